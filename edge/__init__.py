@@ -1,0 +1,1 @@
+"""The edge path; empty until engines are built for it."""

@@ -1,0 +1,1 @@
+"""What every room shares: errors, events, stream time, token tags, shapes, configuration."""

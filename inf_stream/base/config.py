@@ -1,0 +1,194 @@
+"""Settings: frozen dataclasses filled from one TOML file; anything unknown is refused by name.
+
+Each setting is a dataclass field made by `setting(default, doc)`, so that the reference table of all keys
+(`python -m inf_stream.app.reference`) is generated from here and cannot go stale.
+"""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from inf_stream.base.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its explanation and its limits (both ends included)."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """`[model]`: which weights, where, and how they are spoken to."""
+
+    name: str = setting("smollm2-135m", "built-in name, hub id, local folder, or GGUF file")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    dtype: str = setting(
+        "auto", "number format of weights and cache", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    threads: int = setting(0, "CPU threads for the model; 0 leaves the choice to torch", low=0, high=1024)
+    system_prompt: str = setting("", "text that opens every conversation; empty: the model's own default")
+    time_format: str = setting(
+        "auto",
+        "text before each frame, e.g. '[{clock}] ' or '<{seconds:.1f} seconds>'; auto: the form the family "
+        "was trained on; none: no time text",
+    )
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """`[cache]`: how much is remembered and by which rule."""
+
+    policy: str = setting("inf-mllm", "which tokens stay: see `inf-stream models --policies`")
+    budget_tokens: int = setting(2048, "tokens kept per layer after each eviction", low=16, high=1 << 22)
+    chunk_tokens: int = setting(256, "most tokens a single model step takes in", low=1, high=1 << 16)
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """`[answer]`: how answers are generated."""
+
+    max_tokens: int = setting(128, "longest answer", low=1, high=1 << 16)
+    temperature: float = setting(
+        0.0, "0 takes the likeliest token each time (repeatable)", low=0.0, high=10.0
+    )
+    top_p: float = setting(
+        1.0, "nucleus sampling: smallest set of tokens with this total probability", low=1e-6, high=1.0
+    )
+    repetition_penalty: float = setting(
+        1.0, "above 1 makes tokens of the same answer less likely again", low=1.0, high=10.0
+    )
+    seed: int = setting(0, "seed of the sampler", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """`[source]`: how the stream is taken in."""
+
+    fps: float = setting(1.0, "frames sampled per second of stream", low=1e-4, high=240.0)
+    queue_frames: int = setting(8, "frames that may wait for the engine", low=1, high=4096)
+    queue_rule: str = setting(
+        "auto",
+        "when the queue is full; auto: wait for files, drop-oldest for live sources",
+        choices=("auto", "wait", "drop-oldest", "drop-latest"),
+    )
+    queue_questions: int = setting(64, "questions that may wait", low=1, high=4096)
+    connect_timeout_s: float = setting(10.0, "longest wait for a camera or an address", low=0.1, high=600.0)
+    reconnects: int = setting(
+        8, "attempts to reach a lost live source again, with growing pauses", low=0, high=1_000_000
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run; one TOML file holds one model on one device."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    answer: AnswerSettings = field(default_factory=AnswerSettings)
+    source: SourceSettings = field(default_factory=SourceSettings)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """`[policy]`: options of the chosen cache policy, checked when the policy is made."""
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make the dataclass `cls` from `values`, checking names, types, limits and choices.
+
+    Raises:
+        ConfigError: naming the key in `where`, its value, the limit, and the nearest known key.
+    """
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(_unknown(key, where, list(fields)))
+        checked[key] = _checked(value, hints[key], fields[key].metadata, f"{where}.{key}" if where else key)
+    return cls(**checked)
+
+
+def settings_from_mapping(values: Mapping[str, Any], where: str = "configuration") -> Settings:
+    """`Settings` from nested tables, as a TOML file gives them.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    sections = {
+        "model": ModelSettings,
+        "cache": CacheSettings,
+        "answer": AnswerSettings,
+        "source": SourceSettings,
+    }
+    made: dict[str, Any] = {}
+    for name, table in values.items():
+        if name not in sections and name != "policy":
+            raise ConfigError(_unknown(name, where, [*sections, "policy"]))
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"'{name}' in {where} is {table!r}; write it as a table: [{name}]")
+        made[name] = dict(table) if name == "policy" else build(sections[name], table, name)
+    return Settings(**made)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or holds something `build` refuses.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration '{path}' cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration '{path}' is not valid TOML: {error}") from error
+    return settings_from_mapping(values, str(path))
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` when something known is close, else the list of what is known."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _unknown(key: str, where: str, known: list[str]) -> str:
+    return f"unknown key '{key}' in {where or 'settings'}{nearest(key, known)}"
+
+
+def _checked(value: Any, hint: Any, metadata: Mapping[str, Any], name: str) -> Any:
+    value = _typed(value, hint, name)
+    low, high, choices = metadata.get("low"), metadata.get("high"), metadata.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{name} is '{value}'{nearest(str(value), list(choices))}")
+    if low is not None and not value >= low:
+        raise ConfigError(f"{name} is {value}; the least allowed is {low}")
+    if high is not None and not value <= high:
+        raise ConfigError(f"{name} is {value}; the most allowed is {high}")
+    return value
+
+
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    allowed = get_args(hint) if get_origin(hint) is not None else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) and bool not in allowed:
+        raise ConfigError(f"{name} is {value}; a {allowed[0].__name__} is expected")
+    if not isinstance(value, allowed):
+        raise ConfigError(f"{name} is {value!r}; a {allowed[0].__name__} is expected")
+    return value
