@@ -44,9 +44,7 @@ def parse_clock(text: str) -> int:
         return nanoseconds(float(text))
     found = _CLOCK.fullmatch(text)
     if found is None:
-        raise ConfigError(
-            f"time '{text}' is not understood; write it as mm:ss, h:mm:ss or seconds, e.g. 12:30"
-        )
+        raise ConfigError(f"time '{text}' is not understood; write it as mm:ss, h:mm:ss or seconds, e.g. 12:30")
     hours, minutes, secs = int(found["h"] or 0), int(found["m"]), float(found["s"])
     if secs >= 60 or (found["h"] is not None and minutes >= 60):
         raise ConfigError(f"time '{text}' has minutes or seconds above 59; write it as mm:ss or h:mm:ss")

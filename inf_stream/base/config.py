@@ -59,6 +59,9 @@ class CacheSettings:
     policy: str = setting("inf-mllm", "which tokens stay: see `inf-stream models --policies`")
     budget_tokens: int = setting(2048, "tokens kept per layer after each eviction", low=16, high=1 << 22)
     chunk_tokens: int = setting(256, "most tokens a single model step takes in", low=1, high=1 << 16)
+    evict_every_tokens: int = setting(
+        64, "least tokens between two evictions; at least the policy's retrieval window", low=1, high=1 << 16
+    )
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,7 @@ class AnswerSettings:
     """`[answer]`: how answers are generated."""
 
     max_tokens: int = setting(128, "longest answer", low=1, high=1 << 16)
-    temperature: float = setting(
-        0.0, "0 takes the likeliest token each time (repeatable)", low=0.0, high=10.0
-    )
+    temperature: float = setting(0.0, "0 takes the likeliest token each time (repeatable)", low=0.0, high=10.0)
     top_p: float = setting(
         1.0, "nucleus sampling: smallest set of tokens with this total probability", low=1e-6, high=1.0
     )

@@ -81,9 +81,7 @@ class SourceNotice:
     at_ns: int
 
 
-InputEvent: TypeAlias = (
-    FrameArrived | TextArrived | QuestionAsked | AnswerCancelled | StreamEnded | SourceNotice
-)
+InputEvent: TypeAlias = FrameArrived | TextArrived | QuestionAsked | AnswerCancelled | StreamEnded | SourceNotice
 
 
 # ---- out ---------------------------------------------------------------------------------------
@@ -169,12 +167,5 @@ class SessionClosed:
 
 
 OutputEvent: TypeAlias = (
-    AnswerStarted
-    | AnswerDelta
-    | AnswerFinished
-    | FramesIngested
-    | TextIngested
-    | FrameDropped
-    | Warned
-    | SessionClosed
+    AnswerStarted | AnswerDelta | AnswerFinished | FramesIngested | TextIngested | FrameDropped | Warned | SessionClosed
 )

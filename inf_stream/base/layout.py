@@ -17,6 +17,7 @@ class CacheLayout:
         sliding_windows: per layer, how many latest tokens it can see (itself included), or None for all.
         table_of_layer: per layer, which of the model's rotation tables it uses (most models have one).
         segmented: positions have three axes (M-RoPE) and move by segment, instead of one axis and by rank.
+        bidirectional_frames: the visual tokens of one frame see each other in both directions.
         dtype: number format of keys and values.
         device: where they live.
     """
@@ -28,6 +29,7 @@ class CacheLayout:
     sliding_windows: tuple[int | None, ...]
     table_of_layer: tuple[int, ...]
     segmented: bool
+    bidirectional_frames: bool
     dtype: torch.dtype
     device: torch.device
 

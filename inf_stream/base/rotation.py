@@ -1,0 +1,31 @@
+"""Rotary position embedding applied to tensors, and what a model provides for it."""
+
+from typing import Protocol, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Table: TypeAlias = tuple[Tensor, Tensor]
+"""Cosines and sines, each ``[*rows, tokens, rotary_dim]``; `rotary_dim` may be smaller than the head."""
+
+
+class RotationTables(Protocol):
+    """Makes rotation tables for positions, by the model's own rotary embedding."""
+
+    def __call__(self, positions: Int[Tensor, "axes rows tokens"]) -> tuple[Table, ...]:
+        """One table per kind of layer (`CacheLayout.table_of_layer`), each ``[rows, tokens, rotary_dim]``."""
+        ...
+
+
+def rotate(x: Float[Tensor, "*heads tokens head_dim"], table: Table) -> Float[Tensor, "*heads tokens head_dim"]:
+    """Rotate queries or keys; numbers beyond `rotary_dim` pass through (partial rotary).
+
+    Half-split pairing as in GPT-NeoX and Llama; source: RoFormer, arXiv 2104.09864.
+    """
+    cos, sin = table
+    rotary_dim = cos.shape[-1]
+    turned = x[..., :rotary_dim]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return turned if rotary_dim == x.shape[-1] else torch.cat((turned, x[..., rotary_dim:]), dim=-1)
