@@ -19,9 +19,7 @@ def require_checkpoint(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         ggufs = sorted(folder.glob("*.gguf"))
-        remedy = (
-            f"give the file itself: {ggufs[0]}" if ggufs else "give the folder that save_pretrained wrote"
-        )
+        remedy = f"give the file itself: {ggufs[0]}" if ggufs else "give the folder that save_pretrained wrote"
         raise ModelError(f"folder '{folder}' has no config.json; {remedy}")
     if weight_files(folder):
         return
@@ -114,6 +112,5 @@ def _weights_in(path: Path) -> int:
             return count
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"weights '{path}' ({path.stat().st_size} bytes) are truncated or damaged: {error}; download "
-            "them again"
+            f"weights '{path}' ({path.stat().st_size} bytes) are truncated or damaged: {error}; download them again"
         ) from error

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from inf_stream.base.errors import ModelError
 from inf_stream.models.weights.fetch import folder_lock, sha256, staging_folder
+from inf_stream.models.weights.folders import CACHE_VARIABLE
 from inf_stream.models.weights.gguf import load_gguf
 
 CONVERTER_VERSION = 1
@@ -41,9 +43,7 @@ def load_converted(
         with folder_lock(path.parent):
             if not is_intact(folder, gguf_sha256):
                 _convert(path, gguf_sha256, dtype, folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return model.to(device).eval(), tokenizer
 
@@ -81,8 +81,14 @@ def _convert(path: Path, gguf_sha256: str, dtype: torch.dtype, folder: Path) -> 
     size_bytes = sum(weight.nbytes for weight in model.parameters())
     with staging_folder(path.parent, size_bytes) as staging:
         made = staging / "converted"
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
+        try:
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+        except SafetensorError as error:
+            raise ModelError(
+                f"the converted copy of '{path}' ({size_bytes / 1e6:.0f} MB) cannot be written: {error}; "
+                f"free some space, or set {CACHE_VARIABLE} to another folder"
+            ) from error
         files = {file.name: sha256(file) for file in sorted(made.iterdir())}
         manifest = {"gguf_sha256": gguf_sha256, "files": files}
         (made / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

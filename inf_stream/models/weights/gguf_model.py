@@ -111,12 +111,17 @@ def _shared(file: GgufFile) -> dict[str, Any]:
     head_dim = file.integer(
         f"{prefix}.attention.key_length", file.integer(f"{prefix}.rope.dimension_count", width // heads)
     )
-    vocabulary, _ = file.shape("token_embd.weight")
+    layers = file.integer(f"{prefix}.block_count")
+    stored = len({block[1] for name in file.tensor_names if (block := _BLOCK.fullmatch(name))})
+    if layers != stored:
+        raise ModelError(f"'{file.path}' states {layers} layers and holds {stored}; the file is damaged")
+    if len(shape := file.shape("token_embd.weight")) != 2:
+        raise ModelError(f"'{file.path}' has embeddings of shape {shape}; the file is damaged")
     return {
-        "vocab_size": vocabulary,
+        "vocab_size": shape[0],
         "hidden_size": width,
         "intermediate_size": file.integer(f"{prefix}.feed_forward_length"),
-        "num_hidden_layers": file.integer(f"{prefix}.block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": file.integer(f"{prefix}.attention.head_count_kv", heads),
         "head_dim": head_dim,
@@ -152,14 +157,10 @@ def _rope(file: GgufFile, default_theta: float) -> dict[str, Any]:
             return rope | {
                 "rope_type": "yarn",
                 "factor": file.number(f"{prefix}.rope.scaling.factor"),
-                "original_max_position_embeddings": file.integer(
-                    f"{prefix}.rope.scaling.original_context_length"
-                ),
+                "original_max_position_embeddings": file.integer(f"{prefix}.rope.scaling.original_context_length"),
             }
         case other:
-            raise ModelError(
-                f"'{file.path}' stretches positions by '{other}'; supported: none, linear, yarn, llama3"
-            )
+            raise ModelError(f"'{file.path}' stretches positions by '{other}'; supported: none, linear, yarn, llama3")
 
 
 def _llama3_scaling(file: GgufFile, theta: float) -> dict[str, Any]:
@@ -173,8 +174,7 @@ def _llama3_scaling(file: GgufFile, theta: float) -> dict[str, Any]:
     expected = 1 / ((1 - smooth) / factor + smooth)
     if not torch.allclose(expected, stored.double(), rtol=1e-3):
         raise ModelError(
-            f"'{file.path}' stretches positions in a way that is not Llama 3's; "
-            "use the safetensors checkpoint"
+            f"'{file.path}' stretches positions in a way that is not Llama 3's; use the safetensors checkpoint"
         )
     return {
         "rope_type": "llama3",
@@ -207,9 +207,7 @@ def _gemma3_config(file: GgufFile) -> Any:
     return Gemma3TextConfig(
         **shared,
         sliding_window=file.integer("gemma3.attention.sliding_window"),
-        query_pre_attn_scalar=shared["hidden_size"] // shared["num_attention_heads"]
-        if largest
-        else shared["head_dim"],
+        query_pre_attn_scalar=shared["hidden_size"] // shared["num_attention_heads"] if largest else shared["head_dim"],
         rope_parameters={
             "sliding_attention": {"rope_type": "default", "rope_theta": local_theta},
             "full_attention": full,
@@ -240,14 +238,14 @@ def architecture_of(file: GgufFile) -> Architecture:
     return found
 
 
-def state_dict(file: GgufFile, config: Any, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All weights under transformers' names, converted one tensor at a time.
+def tensor_names(file: GgufFile) -> dict[str, str]:
+    """transformers' name of each weight -> its name in the file.
 
     Raises:
-        ModelError: a tensor is of an unknown name (another variant of the family) or damaged.
+        ModelError: a tensor is of an unknown name: another variant of the family.
     """
     architecture = architecture_of(file)
-    state: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
     for gguf_name in file.tensor_names:
         if gguf_name == ROPE_FACTORS:
             continue
@@ -257,5 +255,17 @@ def state_dict(file: GgufFile, config: Any, dtype: torch.dtype) -> dict[str, Ten
                 f"'{file.path}' holds the tensor '{gguf_name}', which a plain {file.architecture} model does "
                 "not have; this variant is not supported"
             )
-        state[name] = architecture.values(file.tensor(gguf_name), name, config).to(dtype)
-    return state
+        names[name] = gguf_name
+    return names
+
+
+def state_dict(file: GgufFile, config: Any, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All weights under transformers' names, converted one tensor at a time.
+
+    Raises:
+        ModelError: a tensor is of an unknown name, or damaged.
+    """
+    values = architecture_of(file).values
+    return {
+        name: values(file.tensor(gguf_name), name, config).to(dtype) for name, gguf_name in tensor_names(file).items()
+    }

@@ -101,7 +101,6 @@ def build_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
         add_bos_token=file.flag("tokenizer.ggml.add_bos_token", starts_with_bos),
         add_eos_token=file.flag("tokenizer.ggml.add_eos_token", False),
         clean_up_tokenization_spaces=False,
-        model_max_length=file.integer(f"{file.architecture}.context_length"),
     )
     if file.has("tokenizer.chat_template"):
         tokenizer.chat_template = file.text("tokenizer.chat_template")
@@ -132,9 +131,7 @@ def _kinds(file: GgufFile, count: int) -> list[int]:
     key = "tokenizer.ggml.token_type"
     kinds = [int(kind) for kind in file.numbers(key)] if file.has(key) else [int(TokenKind.NORMAL)] * count
     if len(kinds) != count:
-        raise ModelError(
-            f"'{file.path}' has {count} tokens but {len(kinds)} token types; the file is damaged"
-        )
+        raise ModelError(f"'{file.path}' has {count} tokens but {len(kinds)} token types; the file is damaged")
     return kinds
 
 
@@ -180,9 +177,7 @@ def _byte_level(file: GgufFile, tokens: Sequence[str], splitter: str) -> Tokeniz
     missing = next((pair for pair in merges if not {*pair, "".join(pair)} <= vocabulary.keys()), None)
     if missing is not None:
         raise ModelError(f"'{file.path}' merges {missing}, which its vocabulary lacks; the file is damaged")
-    backend = Tokenizer(
-        models.BPE(vocab=vocabulary, merges=merges, ignore_merges=splitter in _WHOLE_WORDS_FIRST)
-    )
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=splitter in _WHOLE_WORDS_FIRST))
     if splitter == "qwen2":
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = _splitter(splitter)
@@ -195,15 +190,12 @@ def _sentencepiece(file: GgufFile, tokens: Sequence[str], kinds: list[int]) -> T
     vocabulary = {token: number for number, token in enumerate(spelled)}
     scores = file.numbers("tokenizer.ggml.scores")
     if len(scores) != len(tokens):
-        raise ModelError(
-            f"'{file.path}' has {len(tokens)} tokens but {len(scores)} scores; the file is damaged"
-        )
+        raise ModelError(f"'{file.path}' has {len(tokens)} tokens but {len(scores)} scores; the file is damaged")
     by_place = file.architecture == "gemma3"
     order = {
         token: (0.0 if by_place else -scores[number], number)
         for token, number in vocabulary.items()
-        if kinds[number] == TokenKind.NORMAL
-        or (kinds[number] == TokenKind.USER_DEFINED and _is_spaces(token))
+        if kinds[number] == TokenKind.NORMAL or (kinds[number] == TokenKind.USER_DEFINED and _is_spaces(token))
     }
     backend = Tokenizer(
         models.BPE(

@@ -33,8 +33,7 @@ def hub_folder(name: str) -> Path:
         ) from error
     except GatedRepoError as error:
         raise ModelError(
-            f"model '{name}' is gated: accept its licence on its hub page, then set HF_TOKEN to your access "
-            "token"
+            f"model '{name}' is gated: accept its licence on its hub page, then set HF_TOKEN to your access token"
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(

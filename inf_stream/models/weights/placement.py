@@ -123,9 +123,7 @@ def resolve_dtype(name: str, device: torch.device, facts: MachineFacts) -> torch
             return torch.bfloat16 if facts.cpu_bfloat16 else torch.float32
 
 
-def require_memory(
-    what: str, need_bytes: int, device: torch.device, facts: MachineFacts, remedy: str
-) -> None:
+def require_memory(what: str, need_bytes: int, device: torch.device, facts: MachineFacts, remedy: str) -> None:
     """Refuse early what cannot fit.
 
     Args:
@@ -141,8 +139,7 @@ def require_memory(
     free_bytes = facts.free_bytes(device)
     if need_bytes > free_bytes:
         raise ModelError(
-            f"{what} need {need_bytes / GIB:.2f} GiB on {device}, {free_bytes / GIB:.2f} GiB are free; "
-            f"{remedy}"
+            f"{what} need {need_bytes / GIB:.2f} GiB on {device}, {free_bytes / GIB:.2f} GiB are free; {remedy}"
         )
 
 

@@ -49,9 +49,7 @@ class LoadedWeights:
     video_processor: dict[str, Any] | None = None
 
 
-def load_pretrained(
-    name: str, device: torch.device, dtype: torch.dtype, progress: Progress = silent
-) -> LoadedWeights:
+def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progress: Progress = silent) -> LoadedWeights:
     """Load the model called `name`.
 
     Args:
@@ -115,9 +113,7 @@ def _from_file(path: Path, device: torch.device, dtype: torch.dtype) -> LoadedWe
 def _refuse_non_hub(name: str) -> None:
     """Catch slips before the network is asked."""
     if not name or name[0] in "./~" or "\\" in name or name.count("/") > 1:
-        raise ModelError(
-            f"model '{name}' does not exist; give a folder, a GGUF file, a hub id or a built-in name"
-        )
+        raise ModelError(f"model '{name}' does not exist; give a folder, a GGUF file, a hub id or a built-in name")
     hint = nearest(name, list(BUILTIN))
     if "/" not in name and "did you mean" in hint:
         raise ModelError(f"model '{name}' is unknown{hint}")
