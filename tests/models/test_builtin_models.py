@@ -75,6 +75,15 @@ def test_copy_is_made_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(first(ids).logits, second(ids).logits)
 
 
+def test_a_copy_made_by_another_process_meanwhile_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = sha256(file)
+    load_converted(file, digest, torch.float32, CPU)
+    answers = iter([False, True])
+    monkeypatch.setattr(converted, "is_intact", lambda *_: next(answers))
+    monkeypatch.setattr(converted, "load_gguf", None)
+    load_converted(file, digest, torch.float32, CPU)
+
+
 def test_each_number_format_has_its_copy(file: Path) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model, _ = load_converted(file, sha256(file), dtype, CPU)

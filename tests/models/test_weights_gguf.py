@@ -205,6 +205,31 @@ def test_quantisation_unknown_to_the_package_is_named(tmp_path: Path, monkeypatc
         loaded(path)
 
 
+def test_embeddings_of_another_rank_are_refused(tmp_path: Path) -> None:
+    file = TinyGguf("llama", tiny("llama"))
+    file.tensors["token_embd.weight"] = file.tensors["token_embd.weight"].reshape(-1)
+    with pytest.raises(ModelError, match=r"embeddings of shape \(\d+,\)"):
+        loaded(file.write(tmp_path / "tiny.gguf"))
+
+
+def test_text_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
+    path = TinyGguf("llama", tiny("llama")).write(tmp_path / "tiny.gguf")
+    path.write_bytes(path.read_bytes().replace(b"smollm", b"smo\xff\xfem"))
+    with pytest.raises(ModelError, match=r"truncated or damaged: 'utf-8' codec"):
+        loaded(path)
+
+
+def test_data_that_does_not_fit_its_quantisation_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = TinyGguf("llama", tiny("llama")).write(tmp_path / "tiny.gguf")
+
+    def misfit(*_: Any) -> None:
+        raise ValueError("not a multiple of the block size")
+
+    monkeypatch.setattr("inf_stream.models.weights.gguf_file.dequantize", misfit)
+    with pytest.raises(ModelError, match="truncated or damaged: not a multiple"):
+        loaded(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip archive"])
 def test_what_is_not_gguf_says_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign.gguf"

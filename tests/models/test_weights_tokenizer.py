@@ -173,6 +173,13 @@ def test_runs_of_spaces_are_one_token(tmp_path: Path) -> None:
     assert pieces(tokenizer, "a  b") == ["a", SPACE * 2, "b"]
 
 
+def test_runs_of_spaces_are_joined_even_if_marked_as_defined_by_a_user(tmp_path: Path) -> None:
+    words = [*"ab", SPACE, "  "]
+    kinds = [2, 3, 3, *[6] * 256, 1, 1, 1, 4]
+    more = {"add_space_prefix": False, "add_bos_token": False, "token_type": kinds}
+    assert pieces(sentencepiece(tmp_path, words, [-1.0] * 4, "gemma3", **more), "a  b") == ["a", SPACE * 2, "b"]
+
+
 def test_scores_must_match_the_tokens(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="but 260 scores"):
         sentencepiece(tmp_path, WORDS, [-1.0])

@@ -10,13 +10,15 @@ from inf_stream.base.errors import ModelError
 from inf_stream.models.weights.gguf_file import GgufFile
 from inf_stream.models.weights.gguf_model import architecture_of, state_dict, tensor_names
 from inf_stream.models.weights.gguf_tokenizer import build_tokenizer, end_token_ids
+from inf_stream.models.weights.placement import SMALLER, machine_facts, require_memory
 
 
 def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The model in eval mode on `device`, with its weights dequantised to `dtype`, and its tokenizer.
 
     Raises:
-        ModelError: the file is missing, damaged, or of an unsupported family, quantisation or vocabulary.
+        ModelError: the file is missing, damaged, or of an unsupported family, quantisation or vocabulary, or
+            does not fit into memory.
     """
     file = GgufFile(path)
     architecture = architecture_of(file)
@@ -24,6 +26,8 @@ def load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Pre
         config = architecture.config(file)
     except (ValueError, TypeError, ArithmeticError, StrictDataclassError) as error:
         raise ModelError(f"'{path}' states an impossible model: {error}; the file is damaged") from error
+    need_bytes = file.weight_count() * dtype.itemsize
+    require_memory(f"the weights in '{path}'", need_bytes, device, machine_facts(), SMALLER)
     tokenizer = build_tokenizer(file)
     model = _model(file, config, dtype)
     model.generation_config.eos_token_id = end_token_ids(file)

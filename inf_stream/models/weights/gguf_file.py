@@ -45,6 +45,10 @@ class GgufFile:
         """Names of all tensors, in file order."""
         return tuple(self._tensors)
 
+    def weight_count(self) -> int:
+        """How many numbers all tensors hold together."""
+        return sum(int(tensor.n_elements) for tensor in self._reader.tensors)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, slowest axis first, as torch has it.
 

@@ -11,6 +11,9 @@ from inf_stream.base.errors import ModelError
 
 GIB = 1 << 30
 
+SMALLER = "use a smaller model, or --dtype bfloat16"
+"""The remedy for weights that do not fit."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 

@@ -24,7 +24,7 @@ from inf_stream.models.weights.builtin import BUILTIN, load_builtin
 from inf_stream.models.weights.fetch import Progress, silent
 from inf_stream.models.weights.gguf import load_gguf
 from inf_stream.models.weights.hub import hub_folder
-from inf_stream.models.weights.placement import machine_facts, require_memory
+from inf_stream.models.weights.placement import SMALLER, machine_facts, require_memory
 
 _BAD_CHECKPOINT = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises for files that are missing, damaged, or of an unknown kind."""
@@ -61,6 +61,8 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
     Raises:
         ModelError: the model cannot be found, fetched, read or fitted into memory.
     """
+    if not name:
+        raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
     path = Path(name).expanduser()
     if name in BUILTIN:
         model, tokenizer = load_builtin(name, dtype, device, progress)
@@ -87,12 +89,13 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Loade
         need_bytes,
         device,
         machine_facts(),
-        "use a smaller model or --dtype bfloat16",
+        SMALLER,
     )
+    model = _model(folder, config, dtype).to(device).eval()
     return LoadedWeights(
-        _model(folder, config, dtype).to(device).eval(),
+        model,
         _tokenizer(folder),
-        config,
+        model.config,
         checkpoint.image_processor_config(folder),
         checkpoint.video_processor_config(folder),
     )
@@ -112,7 +115,7 @@ def _from_file(path: Path, device: torch.device, dtype: torch.dtype) -> LoadedWe
 
 def _refuse_non_hub(name: str) -> None:
     """Catch slips before the network is asked."""
-    if not name or name[0] in "./~" or "\\" in name or name.count("/") > 1:
+    if name[0] in "./~" or "\\" in name or name.count("/") > 1:
         raise ModelError(f"model '{name}' does not exist; give a folder, a GGUF file, a hub id or a built-in name")
     hint = nearest(name, list(BUILTIN))
     if "/" not in name and "did you mean" in hint:
