@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import Table
 from inf_stream.models import attention
 from inf_stream.models.attention import AttentionStep
-from inf_stream.models.chunk import Chunk
+from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.families import Family, family_of
 from inf_stream.models.template import TurnTemplate, turn_template
 from inf_stream.models.weights import LoadedWeights
@@ -51,6 +51,12 @@ class StreamModel:
     def embed(self, ids: Int[Tensor, "tokens"]) -> Float[Tensor, "tokens width"]:
         """Embeddings of token ids."""
         return self._embed(ids.to(self.device))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def encode(self, pixels: UInt8[Tensor, "frames height width 3"]) -> list[VisualTokens]:
+        """Encode frames of the size `vision.frame_size` asks for."""
+        assert self.vision is not None, "frames need a model that sees"
+        return self.vision.encode(pixels.to(self.device))
 
     @torch.inference_mode()
     def forward(self, chunk: Chunk, step: AttentionStep) -> Float[Tensor, "tokens width"]:

@@ -1,0 +1,249 @@
+"""The engine: frames, text and questions become cache entries and tokens, one bounded step a call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inf_stream.base.config import AnswerSettings
+from inf_stream.base.errors import BudgetError, ModelError, SessionError
+from inf_stream.base.events import FinishReason, Frame, Question
+from inf_stream.cache.stream_cache import StreamCache
+from inf_stream.engine.assemble import Assembler, Turn
+from inf_stream.engine.pixels import fit_pixels
+from inf_stream.engine.protocol import AnswerStep
+from inf_stream.engine.sampling import Sampler, TextAssembler
+from inf_stream.models.chunk import Chunk
+from inf_stream.models.stream_model import StreamModel
+
+_CHARACTERS_PER_TOKEN = 4
+"""Rough length of a token of English; only sizes the pieces streamed text is cut into."""
+_MOST_FRAMES_PER_STEP = 8
+
+
+@dataclass
+class _OpenAnswer:
+    """An answer being generated: `logits` choose the next token; `unread` is said but not in the cache yet."""
+
+    question: Question
+    sampler: Sampler
+    text: TextAssembler
+    limit_tokens: int
+    logits: Float[Tensor, "vocabulary"]
+    tokens: int = 0
+    unread: int | None = None
+
+
+@dataclass
+class _Counts:
+    frames: int = 0
+    answers: int = 0
+    frame_tokens: int | None = field(default=None)
+
+
+class Engine:
+    """One stream on one model (`inf_stream.engine.protocol.SteppedEngine`).
+
+    Synchronous and for one thread. An error leaves the cache as it was before the chunk that failed.
+    """
+
+    def __init__(self, model: StreamModel, cache: StreamCache, answers: AnswerSettings, *, time_format: str = "auto"):
+        self.model, self.cache, self._answers = model, cache, answers
+        self._assembler = Assembler(model, time_format)
+        self._open: _OpenAnswer | None = None
+        self._counts = _Counts()
+        self._process = psutil.Process()
+
+    @property
+    def frames_per_step(self) -> int:
+        """Most frames one `ingest_frames` call takes: as many as fill one chunk."""
+        if self._counts.frame_tokens is None:
+            return 1
+        return max(1, min(_MOST_FRAMES_PER_STEP, self.cache.chunk_tokens // self._counts.frame_tokens))
+
+    @property
+    def characters_per_step(self) -> int:
+        """Most characters of streamed text one `ingest_text` call takes: about one chunk."""
+        return _CHARACTERS_PER_TOKEN * self.cache.chunk_tokens
+
+    # ---- the stream --------------------------------------------------------------------------------
+
+    def ingest_frames(self, frames: Sequence[Frame]) -> None:
+        """Encode frames and write them to the cache, in order.
+
+        Raises:
+            ModelError: the model reads text only.
+            BudgetError: a frame has more tokens than the cache budget can keep whole.
+        """
+        self._require_no_answer()
+        if self.model.vision is None:
+            raise ModelError(
+                f"'{self.model.weights.config.model_type}' is a text model and cannot see frames; choose a "
+                "vision-language model, e.g. --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+            )
+        self._ensure_open()
+        pixels = torch.stack([fit_pixels(f.pixels, self.model.vision.frame_size) for f in frames])
+        encoded = self.model.encode(pixels)
+        chunks = []
+        for frame, visual in zip(frames, encoded, strict=True):
+            chunk = self._assembler.frame(frame, visual)
+            self._require_fits(chunk)
+            self._assembler.accept(chunk, Turn.USER)
+            chunks.append(chunk)
+        self._feed(Chunk.concatenate(chunks))
+        self._counts.frames += len(frames)
+        self._counts.frame_tokens = max(len(c) for c in chunks)
+
+    def ingest_text(self, text: str, at_ns: int) -> None:
+        """Read a piece of streamed text into the cache."""
+        self._require_no_answer()
+        self._ensure_open()
+        if not text:
+            return
+        chunk = self._assembler.text(text, at_ns)
+        self._feed(chunk)
+        self._assembler.accept(chunk, Turn.USER_TEXT)
+
+    # ---- answers -----------------------------------------------------------------------------------
+
+    def begin_answer(self, question: Question) -> None:
+        """Read the question's prompt into the cache.
+
+        Raises:
+            BudgetError: the question alone would fill more than half of the cache budget.
+        """
+        self._require_no_answer()
+        self._ensure_open()
+        chunk = self._assembler.question(question.text, question.at_ns)
+        limit = self.cache.budget_tokens // 2
+        if len(chunk) > limit:
+            raise BudgetError(
+                f"question of {len(chunk)} tokens; at most {limit}, half of the cache budget, are allowed: "
+                "shorten it, raise cache.budget_tokens, or send long text as stream text before the question"
+            )
+        hidden = self._feed(chunk)
+        self._assembler.accept(chunk, Turn.ANSWER)
+        self._open = _OpenAnswer(
+            question,
+            Sampler(self._answers, self._counts.answers),
+            TextAssembler(self.model.tokenizer),
+            question.max_tokens or self._answers.max_tokens,
+            self.model.logits(hidden[-1:])[0],
+        )
+        self._counts.answers += 1
+
+    def step_answer(self) -> AnswerStep:
+        """Decode one token."""
+        answer = self._require_answer()
+        self._read_unread(answer)
+        token = answer.sampler.draw(answer.logits)
+        if token in self.model.stop_ids:
+            return AnswerStep(answer.text.finish(), FinishReason.STOP)
+        answer.unread = token
+        answer.tokens += 1
+        text = answer.text.push(token)
+        if answer.tokens >= answer.limit_tokens:
+            return AnswerStep(text + answer.text.finish(), FinishReason.LENGTH)
+        return AnswerStep(text)
+
+    def end_answer(self) -> int:
+        """Close the answer, finished or not; what was said stays in the cache. Returns its number of tokens."""
+        answer = self._require_answer()
+        self._read_unread(answer)
+        self._open = None
+        self._assembler.turn = Turn.ANSWERED
+        return answer.tokens
+
+    def stats(self) -> dict[str, float | int | str]:
+        """Counts and sizes now."""
+        return {
+            "tokens_seen": self.cache.seen_tokens,
+            "tokens_kept": self.cache.used_tokens,
+            "budget_tokens": self.cache.budget_tokens,
+            "evictions": self.cache.evictions,
+            "frames": self._counts.frames,
+            "answers": self._counts.answers,
+            "cache_bytes": self.cache.bytes(),
+            "process_bytes": self._process.memory_info().rss,
+            "policy": self.cache.policy.name,
+        }
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    def _read_unread(self, answer: _OpenAnswer) -> None:
+        if answer.unread is None:
+            return
+        chunk = self._assembler.answer_token(answer.unread)
+        hidden = self._feed(chunk)
+        self._assembler.accept(chunk, Turn.ANSWER)
+        answer.unread = None
+        answer.logits = self.model.logits(hidden)[0]
+
+    def _ensure_open(self) -> None:
+        if self._assembler.turn is not Turn.UNOPENED:
+            return
+        chunk = self._assembler.opening()
+        if chunk is not None:
+            limit = self.cache.budget_tokens // 2
+            if len(chunk) > limit:
+                raise BudgetError(
+                    f"system prompt of {len(chunk)} tokens; at most {limit}, half of the cache budget, are allowed: "
+                    "shorten model.system_prompt or raise cache.budget_tokens"
+                )
+            self._feed(chunk)
+            self._assembler.accept(chunk, Turn.USER)
+            self.cache.close_opening()
+        self._assembler.turn = Turn.USER
+
+    def _feed(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
+        """Run the model over a chunk in parts of at most `chunk_tokens`; returns the last part's hidden states."""
+        start, hidden = 0, None
+        try:
+            while start < len(chunk):
+                stop = self._end_of_part(chunk, start)
+                part = chunk.slice(start, stop)
+                step = self.cache.begin(part.tags)
+                hidden = self.model.forward(part, step)
+                self.cache.commit(step)
+                start = stop
+        except torch.OutOfMemoryError as error:
+            raise BudgetError(
+                f"out of memory on {self.model.device} while reading {len(chunk)} tokens into a cache of "
+                f"{self.cache.bytes() / 2**20:.0f} MiB; lower cache.budget_tokens or cache.chunk_tokens"
+            ) from error
+        assert hidden is not None, "a chunk has tokens"
+        return hidden
+
+    def _end_of_part(self, chunk: Chunk, start: int) -> int:
+        stop = min(start + self.cache.chunk_tokens, len(chunk))
+        if not self.model.layout.bidirectional_frames or stop == len(chunk):
+            return stop
+        segment, visual = chunk.tags.segment, chunk.tags.visual
+        while visual[stop] and segment[stop] == segment[stop - 1]:
+            stop -= 1
+            if stop == start:
+                raise BudgetError(
+                    f"a frame of this model is read in one piece, but is longer than {self.cache.chunk_tokens} "
+                    "tokens; raise cache.chunk_tokens"
+                )
+        return stop
+
+    def _require_fits(self, frame: Chunk) -> None:
+        room = self.cache.budget_tokens - self.cache.policy.least_budget_tokens
+        if len(frame) > room:
+            raise BudgetError(
+                f"a frame has {len(frame)} tokens with its time text; a budget of {self.cache.budget_tokens} keeps "
+                f"at most {room} of a frame: raise cache.budget_tokens or choose a model with fewer tokens a frame"
+            )
+
+    def _require_no_answer(self) -> None:
+        if self._open is not None:
+            raise SessionError(f"answer to question '{self._open.question.id}' is still open; end it first")
+
+    def _require_answer(self) -> _OpenAnswer:
+        if self._open is None:
+            raise SessionError("no answer is open; begin one first")
+        return self._open
