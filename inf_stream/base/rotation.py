@@ -1,6 +1,6 @@
 """Rotary position embedding applied to tensors, and what a model provides for it."""
 
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ Table: TypeAlias = tuple[Tensor, Tensor]
 """Cosines and sines, each ``[*rows, tokens, rotary_dim]``; `rotary_dim` may be smaller than the head."""
 
 
+@runtime_checkable
 class RotationTables(Protocol):
     """Makes rotation tables for positions, by the model's own rotary embedding."""
 

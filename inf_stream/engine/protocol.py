@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from inf_stream.base.events import FinishReason, Frame, Question
 
@@ -15,6 +15,7 @@ class AnswerStep:
     finished: FinishReason | None = None
 
 
+@runtime_checkable
 class SteppedEngine(Protocol):
     """A synchronous engine, called from one thread, one call at a time.
 

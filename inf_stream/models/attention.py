@@ -5,7 +5,7 @@ receives unrotated queries and keys. Everything that concerns positions, storage
 `AttentionStep` that travels through the forward call as the keyword argument `stream_step`.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 IMPLEMENTATION = "inf_stream"
 
 
+@runtime_checkable
 class AttentionStep(Protocol):
     """One forward pass over new tokens against the stream's cache."""
 

@@ -121,7 +121,7 @@ class ReferenceCache:
         return out
 
     def commit(self, step: "ReferenceCache") -> None:
-        for i, (index, _, frame, *_) in enumerate(self.new):
+        for index, _, frame, *_ in self.new:
             if frame >= 0 and (not self.frames or self.frames[-1][0] != frame):
                 self.frames.append((frame, index))
         self.seen += len(self.new)
@@ -140,7 +140,7 @@ class ReferenceCache:
     # ---- inside ------------------------------------------------------------------------------------
 
     def _evict(self) -> None:
-        def plane(of) -> Tensor:  # noqa: ANN001
+        def plane(of) -> Tensor:
             return torch.tensor([[[of(e) for e in row] for row in layer] for layer in self.rows])
 
         remembered = tuple(self.frames[-self.policy.frames_remembered :])
@@ -155,7 +155,7 @@ class ReferenceCache:
         self.since = 0
         self.evictions += 1
 
-    def _evidence(self, plane) -> Evidence:  # noqa: ANN001
+    def _evidence(self, plane) -> Evidence:
         norms = None
         if self.policy.needs_value_norms:
             norms = plane(lambda e: float(e.value.norm(dim=-1).mean())).float()
