@@ -3,10 +3,25 @@
 from transformers import PreTrainedConfig
 
 from inf_stream.base.errors import ModelError
-from inf_stream.models.families.base import Family, VisionAdapter
-from inf_stream.models.families.text import GPTNeoX, Llama, Mistral, Qwen2, Qwen3
+from inf_stream.models.families.base import Family
+from inf_stream.models.families.gemma3 import Gemma3, Gemma3Text
+from inf_stream.models.families.internvl import InternVL
+from inf_stream.models.families.llava_onevision import LlavaOneVision
+from inf_stream.models.families.qwen_vl import Qwen2VL, Qwen3VL
+from inf_stream.models.families.smolvlm import SmolVLM
+from inf_stream.models.families.text import TEXT_FAMILIES
+from inf_stream.models.families.vision import VisionAdapter
 
-FAMILIES: tuple[type[Family], ...] = (Llama, Mistral, Qwen2, Qwen3, GPTNeoX)
+FAMILIES: tuple[type[Family], ...] = (
+    *TEXT_FAMILIES,
+    Gemma3Text,
+    Gemma3,
+    Qwen2VL,
+    Qwen3VL,
+    SmolVLM,
+    LlavaOneVision,
+    InternVL,
+)
 
 
 def family_of(config: PreTrainedConfig) -> Family:

@@ -1,68 +1,19 @@
 """What differs from one model family to the next; one file a family, and this contract."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from inf_stream.base.clock import format_clock, seconds
-from inf_stream.base.errors import ConfigError, ModelError
+from inf_stream.base.errors import ModelError
 from inf_stream.base.rotation import Table
-from inf_stream.models.chunk import VisualTokens
+from inf_stream.models.families.vision import VisionAdapter
 from inf_stream.models.weights import LoadedWeights
 
 _UNSUPPORTED_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that change with the length of the text; positions inside a bounded cache have no length."""
-
-
-class VisionAdapter(ABC):
-    """Turns frames into what the language model reads in their place."""
-
-    def __init__(self, weights: LoadedWeights):
-        self.weights = weights
-
-    time_format: ClassVar[str] = "[{clock}] "
-    """Text before each frame in the form the family was trained on, or a plain one where it was trained on none."""
-
-    @abstractmethod
-    def frame_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels at which the encoder takes a picture of this size."""
-
-    @abstractmethod
-    def tokens(self, width: int, height: int) -> int:
-        """Visual tokens of a frame of `frame_size`, without the text around it."""
-
-    @abstractmethod
-    def encode(self, pixels: UInt8[Tensor, "frames height width 3"]) -> list[VisualTokens]:
-        """Encode frames of `frame_size`, RGB, all of one size; each frame for itself."""
-
-    @abstractmethod
-    def wrapping(self) -> tuple[str, str]:
-        """Text right before and right after a frame's visual tokens, as the model expects it."""
-
-    def time_text(self, time_format: str, at_ns: int, number: int) -> str:
-        """Text that tells the model a frame's stream time, e.g. ``[12:30] ``.
-
-        `time_format` may use ``{clock}``, ``{seconds}`` and ``{number}`` (from 1 on); ``auto`` takes the
-        family's form, ``none`` gives no text.
-
-        Raises:
-            ConfigError: it uses something else.
-        """
-        if time_format == "none":
-            return ""
-        chosen = self.time_format if time_format == "auto" else time_format
-        try:
-            return chosen.format(clock=format_clock(at_ns), seconds=seconds(at_ns), number=number + 1)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ConfigError(
-                f"model.time_format is '{chosen}', which is not understood ({error}); "
-                "it may use {clock}, {seconds} and {number}"
-            ) from error
 
 
 class Family:
@@ -88,8 +39,12 @@ class Family:
         """The language model without its output layer."""
         return model.get_decoder()  # type: ignore[operator, no-any-return]
 
-    def vision(self, weights: LoadedWeights) -> VisionAdapter | None:
-        """How frames are encoded; None for a text model."""
+    def vision(self, weights: LoadedWeights, frame_tokens: int | None = None) -> VisionAdapter | None:
+        """How frames are encoded, at most `frame_tokens` visual tokens each if given; None for a text model.
+
+        Raises:
+            ModelError, ConfigError: as `VisionAdapter`.
+        """
         return None
 
     def layer_kinds(self, config: PreTrainedConfig) -> tuple[str, ...]:
@@ -112,12 +67,7 @@ class Family:
         """
         rotary: Any = decoder.rotary_emb
         where = positions if self.segmented else positions[0]
-        made = []
-        for _ in kinds:
-            cos, sin = rotary(like, where)
-            scaling = float(getattr(rotary, "attention_scaling", 1.0))
-            made.append((cos / scaling, sin / scaling) if scaling != 1.0 else (cos, sin))
-        return tuple(made)
+        return tuple(unscaled(rotary(like, where), rotary.attention_scaling) for _ in kinds)
 
     def logits(self, model: nn.Module, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
         """The output layer, float32."""
@@ -142,7 +92,7 @@ class Family:
                 )
 
 
-def grid_offsets(rows: int, columns: int) -> Int[Tensor, "3 tokens"]:
-    """(time, height, width) of the tokens of a picture in reading order."""
-    height, width = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    return torch.stack((torch.zeros_like(height).flatten(), height.flatten(), width.flatten()))
+def unscaled(table: Table, scaling: float) -> Table:
+    """A table divided by the factor that a rotary embedding multiplies its cosines and sines with (1 for most)."""
+    cos, sin = table
+    return (cos, sin) if scaling == 1.0 else (cos / scaling, sin / scaling)

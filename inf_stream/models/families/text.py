@@ -42,3 +42,6 @@ class GPTNeoX(Family):
 
     model_types = ("gpt_neox",)
     title = "GPT-NeoX (Pythia)"
+
+
+TEXT_FAMILIES: tuple[type[Family], ...] = (Llama, Mistral, Qwen2, Qwen3, GPTNeoX)
