@@ -7,8 +7,8 @@ from inf_stream.base.errors import ConfigError
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
-_CLOCK = re.compile(r"(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d{1,2}(?:\.\d+)?)")
-_PLAIN = re.compile(r"\d+(?:\.\d+)?")
+_CLOCK = re.compile(r"(?:(?P<h>\d{1,9}):)?(?P<m>\d{1,9}):(?P<s>\d{1,2}(?:\.\d+)?)")
+_PLAIN = re.compile(r"\d{1,12}(?:\.\d+)?")
 
 
 def seconds(ns: int) -> float:

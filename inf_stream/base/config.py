@@ -187,9 +187,16 @@ def _checked(value: Any, hint: Any, metadata: Mapping[str, Any], name: str) -> A
 def _typed(value: Any, hint: Any, name: str) -> Any:
     allowed = get_args(hint) if get_origin(hint) is not None else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, name)
     if isinstance(value, bool) and bool not in allowed:
         raise ConfigError(f"{name} is {value}; a {allowed[0].__name__} is expected")
     if not isinstance(value, allowed):
         raise ConfigError(f"{name} is {value!r}; a {allowed[0].__name__} is expected")
     return value
+
+
+def _as_float(value: int, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{name} is a number of {len(str(value))} digits, too large for any limit") from error
