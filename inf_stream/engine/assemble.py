@@ -4,6 +4,8 @@ opening  [time text, frame] [time text, frame] ... question  ask  answer  again 
 ------- user turn ------------------------------------------|----answer---|---- next user turn
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 import torch
@@ -73,6 +75,16 @@ class Assembler:
         """The chunk is in the cache, and the conversation is now in `turn`."""
         self._segment = int(chunk.tags.segment[-1]) + 1
         self.turn = turn
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """What is accepted inside is taken back if the block raises."""
+        before = self.turn, self._segment
+        try:
+            yield
+        except BaseException:
+            self.turn, self._segment = before
+            raise
 
     # ---- inside ------------------------------------------------------------------------------------
 

@@ -88,12 +88,13 @@ class Engine:
         pixels = torch.stack([fit_pixels(f.pixels, self.model.vision.frame_size) for f in frames])
         encoded = self.model.encode(pixels)
         chunks = []
-        for frame, visual in zip(frames, encoded, strict=True):
-            chunk = self._assembler.frame(frame, visual)
-            self._require_fits(chunk)
-            self._assembler.accept(chunk, Turn.USER)
-            chunks.append(chunk)
-        self._feed(Chunk.concatenate(chunks))
+        with self._assembler.undone_on_error():
+            for frame, visual in zip(frames, encoded, strict=True):
+                chunk = self._assembler.frame(frame, visual)
+                self._require_fits(chunk)
+                self._assembler.accept(chunk, Turn.USER)
+                chunks.append(chunk)
+            self._feed(Chunk.concatenate(chunks))
         self._counts.frames += len(frames)
         self._counts.frame_tokens = max(len(c) for c in chunks)
 

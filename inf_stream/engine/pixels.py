@@ -10,7 +10,9 @@ from torch import Tensor
 from inf_stream.base.events import Pixels
 
 
-def fit_pixels(pixels: Pixels, frame_size: Callable[[int, int], tuple[int, int]]) -> UInt8[Tensor, "height width 3"]:
+def fit_pixels(
+    pixels: Pixels, frame_size: Callable[[int, int], tuple[int, int]]
+) -> UInt8[Tensor, "new_height new_width 3"]:
     """The picture at the encoder's size: as it is if it fits, else resized by area averaging or cubic interpolation."""
     height, width = pixels.shape[:2]
     wanted = frame_size(width, height)
