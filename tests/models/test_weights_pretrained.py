@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from support.gguf_files import TinyGguf, tiny
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -236,3 +237,17 @@ def test_hub_snapshot_is_loaded_from_the_hubs_cache(
     folder.rename(repo / "snapshots" / ("a" * 40))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert load("someone/some-model").config.model_type == "llama"
+
+
+def test_only_what_is_needed_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "chat_template.jinja", "merges.txt"]
+    others = ["pytorch_model.bin", "consolidated.safetensors", "onnx/model.onnx", "original/consolidated.00.pth"]
+    asked: dict[str, Any] = {}
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.update(options)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    load("someone/some-model")
+    assert list(filter_repo_objects([*files, *others], **asked)) == files

@@ -55,6 +55,21 @@ def test_numbers_are_split_as_the_family_does(tmp_path: Path, pre: str, expected
     assert pieces(tokenizer, "1984") == expected
 
 
+@pytest.mark.parametrize(("pre", "composes"), [("qwen2", True), ("smollm", False)])
+def test_accents_are_composed_where_the_family_does(tmp_path: Path, pre: str, composes: bool) -> None:
+    normalizer = tokenizer_of(tmp_path, Vocabulary(pre=pre)).backend_tokenizer.normalizer
+    assert (normalizer is not None) == composes
+    if composes:
+        assert normalizer.normalize_str("e\u0301") == "\u00e9"
+
+
+@pytest.mark.parametrize(("pre", "expected"), [("llama-bpe", ["hello"]), ("gpt-2", ["he", "llo"])])
+def test_words_known_whole_are_taken_whole_where_the_family_does(tmp_path: Path, pre: str, expected: list[str]) -> None:
+    merges = [("h", "e"), ("l", "l"), ("ll", "o"), ("1", "9"), ("8", "4")]
+    vocabulary = Vocabulary(pre=pre, merges=merges, whole=["hello"])
+    assert pieces(tokenizer_of(tmp_path, vocabulary, **{"ggml.add_bos_token": False}), "hello") == expected
+
+
 def test_absent_splitter_is_gpt2s(tmp_path: Path) -> None:
     assert pieces(tokenizer_of(tmp_path, **{"ggml.pre": None}), "1984") == ["19", "84"]
 

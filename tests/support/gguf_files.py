@@ -32,14 +32,16 @@ class Vocabulary:
         default_factory=lambda: [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("1", "9"), ("8", "4")]
     )
     pre: str = "smollm"
+    whole: list[str] = field(default_factory=list)
+    """Words no merge leads to."""
 
     @property
     def tokens(self) -> list[str]:
-        return [*self.special, *self.user_defined, *LETTERS, *("".join(m) for m in self.merges)]
+        return [*self.special, *self.user_defined, *LETTERS, *("".join(m) for m in self.merges), *self.whole]
 
     @property
     def kinds(self) -> list[int]:
-        rest = len(LETTERS) + len(self.merges)
+        rest = len(LETTERS) + len(self.merges) + len(self.whole)
         return [3] * len(self.special) + [4] * len(self.user_defined) + [1] * rest
 
 
