@@ -26,7 +26,13 @@ def rotate(x: Float[Tensor, "*heads tokens head_dim"], table: Table) -> Float[Te
     """
     cos, sin = table
     rotary_dim = cos.shape[-1]
-    turned = x[..., :rotary_dim]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return turned if rotary_dim == x.shape[-1] else torch.cat((turned, x[..., rotary_dim:]), dim=-1)
+    half = rotary_dim // 2
+    # A table repeats each angle in its second half, so its first half serves both; written out so that nothing but
+    # the result is allocated, since a rebuild of all kept keys goes through here.
+    cos, sin = cos[..., :half], sin[..., :half]
+    first, second = x[..., :half], x[..., half:rotary_dim]
+    turned = torch.empty_like(x)
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., half:rotary_dim]).addcmul_(first, sin)
+    turned[..., rotary_dim:] = x[..., rotary_dim:]
+    return turned

@@ -42,11 +42,13 @@ class KeyValuePlanes:
 
     def compact(self, layer: int, keep: Int[Tensor, "rows kept"]) -> None:
         """Move the kept slots of one layer, in rising order, to the front; rotated keys are stale until `rebuild`."""
-        kv_heads, _, head_dim = self.raw_keys.shape[1:]
         kept = keep.shape[-1]
-        places = keep.expand(kv_heads, kept)[..., None].expand(-1, -1, head_dim)
-        for plane in (self.raw_keys, self.values):
-            plane[layer, :, :kept] = plane[layer].gather(1, places)
+        for plane in (self.raw_keys[layer], self.values[layer]):
+            if keep.shape[0] == 1:
+                plane[:, :kept] = plane.index_select(1, keep[0])
+            else:
+                for head, places in zip(plane, keep, strict=True):
+                    head[:kept] = head.index_select(0, places)
 
     def rebuild(self, layer: int, used: int, table: Table) -> None:
         """Rotate the raw keys of one layer's used slots afresh; `table` is ``[rows, used, rotary_dim]``."""

@@ -24,13 +24,13 @@ def attention_received(
     query_heads, window, head_dim = queries.shape
     kv_heads, slots, _ = rotated_keys.shape
     group = query_heads // kv_heads
-    folded = queries.reshape(kv_heads, group * window, head_dim)
-    logits = (folded @ rotated_keys.transpose(1, 2)).float() * scaling
-    logits = logits.view(kv_heads, group, window, slots)
-    future = torch.ones(window, window, dtype=torch.bool, device=logits.device).triu(1)
+    folded = (queries * scaling).reshape(kv_heads, group * window, head_dim)
+    logits = folded @ rotated_keys.transpose(1, 2)
+    future = torch.ones(window, window, dtype=torch.bool, device=logits.device).triu(1).repeat(group, 1)
     logits[..., slots - window :].masked_fill_(future, -torch.inf)
-    received = logits.softmax(-1).sum(2)
-    return received.mean((0, 1))[None] if rows == 1 else received.mean(1)
+    # Converting first is four times faster on a CPU than softmax with a dtype.
+    received = logits.float().softmax(-1).sum(1) / group
+    return received.mean(0, keepdim=True) if rows == 1 else received
 
 
 def times_visible(window: int, slots: int, device: torch.device) -> Int[Tensor, "slots"]:

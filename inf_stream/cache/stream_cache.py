@@ -302,7 +302,8 @@ class CacheStep:
             two_way = None
             if layout.bidirectional_frames:
                 two_way = torch.where(self.tags.visual > 0, self.tags.segment, -1).to(layout.device)
-            self._masks[window] = chunk_mask(self._start, tokens, window, two_way, layout.dtype, layout.device)
+            group = layout.query_heads // layout.kv_heads
+            self._masks[window] = chunk_mask(self._start, tokens, group, window, two_way, layout.dtype, layout.device)
         return self._masks[window]
 
 
