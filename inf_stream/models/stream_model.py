@@ -19,11 +19,14 @@ from inf_stream.models.weights import LoadedWeights
 class StreamModel:
     """One loaded model of a supported family, its text part attending through `inf_stream.models.attention`.
 
+    `frame_tokens` is the most visual tokens a frame may take; None leaves it to the family.
+
     Raises:
-        ModelError: the model's family is not supported.
+        ModelError: the model's family is not supported, or its checkpoint lacks what its frames need.
+        ConfigError: `frame_tokens` is less than the family can do with.
     """
 
-    def __init__(self, weights: LoadedWeights, *, system_prompt: str = ""):
+    def __init__(self, weights: LoadedWeights, *, system_prompt: str = "", frame_tokens: int | None = None):
         self.weights = weights
         self.tokenizer = weights.tokenizer
         self.family: Family = family_of(weights.config)
@@ -38,7 +41,7 @@ class StreamModel:
         kinds = self.family.layer_kinds(text_config)
         self._kinds = tuple(dict.fromkeys(kinds))
         self.layout = self._make_layout(kinds)
-        self.vision = self.family.vision(weights)
+        self.vision = self.family.vision(weights, frame_tokens)
         self.turns: TurnTemplate = turn_template(weights.tokenizer, system_prompt)
         self.stop_ids = self._stop_ids()
 

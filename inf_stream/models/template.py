@@ -64,15 +64,31 @@ def _cut(tokenizer: PreTrainedTokenizerBase, as_parts: bool, with_system: bool) 
     first, reply, second = message("user", _FIRST), message("assistant", _REPLY), message("user", _SECOND)
     try:
         asked = _render(tokenizer, [*system, first], add_generation_prompt=True)
-        whole = _render(tokenizer, [*system, first, reply, second], add_generation_prompt=False)
+        # Without the system prompt, which some templates repeat before the last user content.
+        whole = _render(tokenizer, [first, reply, second], add_generation_prompt=False)
     except (TemplateError, TypeError, KeyError, IndexError, ValueError):
         return None
-    marks = [m for m in (_SYSTEM, _FIRST) if m in asked]
-    if marks != ([_SYSTEM, _FIRST] if with_system else [_FIRST]) or _REPLY not in whole or _SECOND not in whole:
+    parts = _parted(asked, _SYSTEM, _FIRST) if with_system else _parted(asked, _FIRST)
+    turns = _parted(whole, _FIRST, _REPLY, _SECOND)
+    if parts is None or turns is None:
         return None
-    opening, ask = asked.split(_FIRST)
-    again = whole.split(_REPLY)[1].split(_SECOND)[0]
-    return TurnTemplate(opening, ask, again)
+    return TurnTemplate(opening=_SYSTEM.join(parts[:-1]), ask=parts[-1], again=turns[2])
+
+
+def _parted(text: str, *marks: str) -> list[str] | None:
+    """The text between these marks, or None unless each stands in it once and in this order.
+
+    None also for a template that takes no lists of parts and prints one as Python would.
+    """
+    if any(text.count(mark) != 1 for mark in marks) or "'text':" in text:
+        return None
+    parts = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found:
+            return None
+        parts.append(before)
+    return [*parts, text]
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:

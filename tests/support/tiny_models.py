@@ -4,7 +4,7 @@ The weights are scaled up until the logits really depend on what is seen: with s
 same logits to six digits, and a test would pass with frames left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -50,16 +50,18 @@ SPECIAL = [
 ]
 
 
-def tiny_tokenizer(chat_template: str | None = None, **names: str) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(
+    chat_template: str | None = None, special: Sequence[str] = SPECIAL, **names: str
+) -> PreTrainedTokenizerFast:
     """One token a byte, and the special tokens of all families."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*SPECIAL, *letters])}, merges=[]))
+    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*special, *letters])}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token=names.pop("eos_token", "<|im_end|>"),
-        extra_special_tokens=SPECIAL,
+        extra_special_tokens=list(special),
         **names,
     )
     tokenizer.chat_template = chat_template

@@ -38,19 +38,25 @@ class QwenVision(VisionAdapter):
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """The nearest size in whole tokens within the limits; as the models' processors round, but never above."""
-        edge, most_pixels = self.token_edge, self.most_tokens * self.token_edge**2
+        edge, most = self.token_edge, self.most_tokens
         columns, rows = max(round(width / edge), 1), max(round(height / edge), 1)
-        if columns * rows > self.most_tokens:
-            shrink = math.sqrt(width * height / most_pixels)
-            columns = max(math.floor(width / shrink / edge), 1)
-            rows = max(math.floor(height / shrink / edge), 1)
+        if columns * rows > most:
+            shrink = math.sqrt(width * height / (most * edge**2))
+            columns = min(max(math.floor(width / shrink / edge), 1), most)
+            rows = min(max(math.floor(height / shrink / edge), 1), most // columns)
         elif columns * rows * edge**2 < self.least_pixels:
+            columns, rows = self._enlarged((width, height), (columns * edge, rows * edge))
+        return columns * edge, rows * edge
+
+    def _enlarged(self, picture: tuple[int, int], rounded: tuple[int, int]) -> tuple[int, int]:
+        """Columns and rows of at least `least_pixels`, or of `rounded` where the limits leave no room between them."""
+        edge = self.token_edge
+        for width, height in (picture, rounded):
             stretch = math.sqrt(self.least_pixels / (width * height))
             columns, rows = math.ceil(width * stretch / edge), math.ceil(height * stretch / edge)
-        # A very long or very small picture can still be above the limit after rounding.
-        columns = min(columns, self.most_tokens)
-        rows = min(rows, self.most_tokens // columns)
-        return columns * edge, rows * edge
+            if columns * rows <= self.most_tokens:
+                return columns, rows
+        return rounded[0] // edge, rounded[1] // edge
 
     def tokens(self, width: int, height: int) -> int:
         """One for each square of `token_edge` pixels."""

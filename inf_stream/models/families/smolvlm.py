@@ -15,6 +15,7 @@ class SmolVision(SquareFrames):
     """The global view alone, as the models' processor does with the frames of a video; no tiles."""
 
     time_format: ClassVar[str] = "\nFrame from {clock}:"
+    after_frames: ClassVar[str] = "\n\n"
 
     def __init__(self, weights: LoadedWeights, frame_tokens: int | None = None):
         super().__init__(weights, frame_tokens)

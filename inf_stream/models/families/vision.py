@@ -59,6 +59,9 @@ class VisionAdapter(ABC):
     time_format: ClassVar[str] = "[{clock}] "
     """Text before each frame in the form the family was trained on, or a plain one where it was trained on none."""
 
+    after_frames: ClassVar[str] = ""
+    """Text between the last frame of a turn and the words that follow it, where the family was trained on one."""
+
     def __init__(self, weights: LoadedWeights, frame_tokens: int | None = None):
         if frame_tokens is not None and frame_tokens < 1:
             raise ConfigError(f"frame_tokens is {frame_tokens}; the least allowed is 1")
