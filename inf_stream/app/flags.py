@@ -1,0 +1,186 @@
+"""Settings on the command line: flag over configuration file over default; this is the one place that merges."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from inf_stream.base.config import (
+    AnswerSettings,
+    CacheSettings,
+    ModelSettings,
+    Settings,
+    SourceSettings,
+    build,
+    load_settings,
+    nearest,
+)
+from inf_stream.base.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SECTIONS: Mapping[str, Any] = {
+    "model": ModelSettings,
+    "cache": CacheSettings,
+    "answer": AnswerSettings,
+    "source": SourceSettings,
+}
+POLICY = "policy"
+
+MODEL_FLAGS = {
+    "--model": "model.name",
+    "--device": "model.device",
+    "--dtype": "model.dtype",
+    "--threads": "model.threads",
+    "--system": "model.system_prompt",
+    "--time-format": "model.time_format",
+    "--policy": "cache.policy",
+    "--budget": "cache.budget_tokens",
+    "--max-tokens": "answer.max_tokens",
+    "--temperature": "answer.temperature",
+    "--seed": "answer.seed",
+}
+"""Flag -> the setting it overrides, for every command that answers."""
+SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
+"""The same, for commands that take in video."""
+
+_METAVARS = {"--budget": "TOKENS", "--model": "MODEL", "--policy": "POLICY", "--device": "DEVICE", "--system": "TEXT"}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One setting given on the command line.
+
+    Attributes:
+        flag: how the user wrote it, for messages.
+        key: `section.name`.
+        value: of the type the setting has, or as written for `--set`.
+    """
+
+    flag: str
+    key: str
+    value: Any
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
+    """Add a flag for each setting in `flags`, plus `--config` and `--set`, described by the settings themselves."""
+    group = parser.add_argument_group(
+        "settings", "a flag goes before the configuration file, which goes before defaults"
+    )
+    for flag, key in flags.items():
+        group.add_argument(
+            flag,
+            dest=key,
+            type=_number(_hint(key)),
+            metavar=_METAVARS.get(flag, _hint(key).__name__.upper()),
+            help=_help(key),
+        )
+    group.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings (see configs/)")
+    group.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other setting, policy options included, e.g. --set policy.bias_slope=4; repeatable",
+    )
+
+
+def overrides(arguments: argparse.Namespace, flags: Mapping[str, str]) -> list[Override]:
+    """What the parsed command line overrides, flags first.
+
+    Raises:
+        ConfigError: a `--set` is not KEY=VALUE, or its key is unknown.
+    """
+    given = [Override(flag, key, getattr(arguments, key)) for flag, key in flags.items()]
+    return [o for o in given if o.value is not None] + [_assignment(text) for text in arguments.assignments]
+
+
+def merge(config: Path | None, given: Sequence[Override]) -> Settings:
+    """The settings of a run: `given`, later ones over earlier ones, over the file `config` over the defaults.
+
+    Options of `[policy]` in the file belong to the policy named there: another policy named in `given` starts
+    from its own defaults.
+
+    Raises:
+        ConfigError: naming the flag or the file's key, its value, the limit, and the nearest known name.
+    """
+    settings = Settings() if config is None else load_settings(config)
+    policy_of_file = settings.cache.policy
+    for one in given:
+        settings = _apply(settings, one)
+    if settings.cache.policy != policy_of_file:
+        options = {o.key.partition(".")[2]: o.value for o in given if o.key.startswith(f"{POLICY}.")}
+        settings = dataclasses.replace(settings, policy=options)
+    return settings
+
+
+def _apply(settings: Settings, one: Override) -> Settings:
+    section, _, name = one.key.partition(".")
+    if section == POLICY:
+        return dataclasses.replace(settings, policy={**settings.policy, name: one.value})
+    now = getattr(settings, section)
+    values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)} | {name: one.value}
+    try:
+        return dataclasses.replace(settings, **{section: build(SECTIONS[section], values, section)})
+    except ConfigError as error:
+        raise ConfigError(f"{one.flag}: {error}") from error
+
+
+def _assignment(text: str) -> Override:
+    key, equals, written = text.partition("=")
+    key, flag = key.strip(), f"--set {text}"
+    section, _, name = key.partition(".")
+    if not equals or not name:
+        raise ConfigError(f"{flag}: write it as section.name=value, e.g. --set cache.chunk_tokens=128")
+    if section == POLICY:
+        return Override(flag, key, _literal(written))
+    if section not in SECTIONS:
+        raise ConfigError(f"{flag}: unknown section '{section}'{nearest(section, [*SECTIONS, POLICY])}")
+    names = [f.name for f in dataclasses.fields(SECTIONS[section])]
+    if name not in names:
+        raise ConfigError(f"{flag}: unknown key '{name}' in {section}{nearest(name, names)}")
+    return Override(flag, key, written if _hint(key) is str else _literal(written))
+
+
+def _literal(written: str) -> Any:
+    """A TOML value; what is none is a text."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return written
+
+
+def _hint(key: str) -> Any:
+    section, _, name = key.partition(".")
+    return get_type_hints(SECTIONS[section])[name]
+
+
+def _help(key: str) -> str:
+    section, _, name = key.partition(".")
+    field = next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name)
+    choices, doc = field.metadata["choices"], field.metadata["doc"]
+    listed = f" ({', '.join(choices)})" if choices else ""
+    default = f" [default: {field.default}]" if field.default != "" else ""
+    return f"{doc}{listed}{default}".replace("%", "%%")
+
+
+def _number(hint: Any) -> Any:
+    """Converter of a flag's text, with a message for people."""
+    if hint is str:
+        return str
+    wanted = "a whole number" if hint is int else "a number"
+
+    def convert(text: str) -> Any:
+        try:
+            return hint(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}") from None
+
+    return convert

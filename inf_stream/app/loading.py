@@ -1,0 +1,81 @@
+"""From settings to an engine that is ready, with early refusals and a progress line meanwhile."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from inf_stream.app.progress import loading
+from inf_stream.app.questions import PlannedQuestion
+from inf_stream.app.reports import Screen
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import BudgetError, ModelError
+from inf_stream.cache.policies import make_policy
+from inf_stream.engine.build import build_engine, load_weights
+from inf_stream.engine.engine import Engine
+from inf_stream.models.weights import BUILTIN, machine_facts, resolve_device, resolve_dtype
+from inf_stream.models.weights.checkpoint import read_json
+
+VISION_MODEL = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+"""A small model that sees, for messages."""
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse what can be refused without the model: policy and its options, device, number format.
+
+    Raises:
+        ConfigError, ModelError: naming the setting and the remedy.
+    """
+    make_policy(settings.cache.policy, settings.policy)
+    facts = machine_facts()
+    resolve_dtype(settings.model.dtype, resolve_device(settings.model.device, facts), facts)
+
+
+def require_sight(name: str) -> None:
+    """Refuse a model for video that is known to be blind before it is fetched or loaded.
+
+    Raises:
+        ModelError: the built-in, GGUF file or folder called `name` holds a text model.
+    """
+    path = Path(name).expanduser()
+    config: dict[str, Any] | None = None
+    if path.is_dir():
+        config = read_json(path / "config.json")
+    if name in BUILTIN or path.suffix.lower() == ".gguf" or (config is not None and "vision_config" not in config):
+        raise ModelError(_blind(name))
+
+
+def load_engine(settings: Settings, screen: Screen, *, sees: bool) -> Engine:
+    """Load the model and build an engine on it; `sees` says whether it will be given frames.
+
+    Raises:
+        InfStreamError: the model cannot be loaded, does not see, or does not fit; see `build_engine`.
+    """
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    with loading(screen.errors, settings.model.name) as progress:
+        engine = build_engine(settings, load_weights(settings, progress))
+    if sees and engine.model.vision is None:
+        raise ModelError(_blind(settings.model.name))
+    return engine
+
+
+def require_questions_fit(engine: Engine, planned: Sequence[PlannedQuestion]) -> None:
+    """Refuse questions before the stream begins that could not be asked later.
+
+    Raises:
+        BudgetError: a question has more tokens than half of the cache budget.
+    """
+    limit = engine.cache.budget_tokens // 2
+    for question in planned:
+        tokens = len(engine.model.ids(question.text + engine.model.turns.ask))
+        if tokens > limit:
+            raise BudgetError(
+                f"question '{question.text[:30]}…' has {tokens} tokens; at most {limit}, half of the cache budget, are "
+                "allowed: shorten it or raise --budget"
+            )
+
+
+def _blind(name: str) -> str:
+    return f"model '{name}' reads text only and cannot see video; name one that sees, e.g. --model {VISION_MODEL}"

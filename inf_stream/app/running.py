@@ -1,0 +1,139 @@
+"""Where an engine, a stream and what shows them are put together and run."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inf_stream.app.guard import FirstFrameGuard, StreamRefused
+from inf_stream.app.interrupts import on_interrupt
+from inf_stream.app.memory_map import kept_in
+from inf_stream.app.memory_picture import draw_memory_map
+from inf_stream.app.outputs import require_memory_map
+from inf_stream.app.progress import StreamProgress
+from inf_stream.app.reports import JsonReport, Report, Screen
+from inf_stream.app.schedule import ScheduledStream
+from inf_stream.app.text_report import TextReport
+from inf_stream.base.clock import seconds
+from inf_stream.base.config import SourceSettings
+from inf_stream.base.events import OutputEvent
+from inf_stream.engine.engine import Engine
+from inf_stream.session.interrupt import run_interruptible
+from inf_stream.session.limits import SessionLimits
+from inf_stream.session.loop import Observer, SessionLoop, engine_worker
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run shows and leaves behind.
+
+    Attributes:
+        json: JSON lines instead of text.
+        stats: numbers after each answer.
+        memory_map: picture of the cache at the end, or None.
+    """
+
+    json: bool = False
+    stats: bool = False
+    memory_map: Path | None = None
+
+    def check(self) -> None:
+        """Refuse a picture that could not be drawn at the end.
+
+        Raises:
+            ConfigError: see `require_memory_map`.
+        """
+        if self.memory_map is not None:
+            require_memory_map(self.memory_map)
+
+    def report(
+        self, screen: Screen, progress: StreamProgress | None = None, *, questions: bool = False, times: bool = True
+    ) -> Report:
+        """The report that was asked for; see `TextReport` for `progress`, `questions` and `times`."""
+        if self.json:
+            return JsonReport(screen)
+        return TextReport(screen, progress, stats=self.stats, questions=questions, times=times)
+
+
+def run_stream(
+    engine: Engine,
+    stream: ScheduledStream,
+    report: Report,
+    settings: SourceSettings,
+    *,
+    live: bool,
+    observer: Observer | None = None,
+    live_until_ns: int | None = None,
+) -> None:
+    """Run a session over `stream` until it ends; Ctrl-C ends it cleanly.
+
+    A live stream that nobody limits is ended by the first Ctrl-C, and its last questions are answered; the second one
+    stops at once. `live_until_ns` ends a live source that has fallen silent.
+
+    Raises:
+        InfStreamError: the source fails, or the engine refuses the very first frame.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+
+    async def session() -> bool:
+        with engine_worker() as worker:
+            loop = SessionLoop(
+                FirstFrameGuard(engine),
+                limits=SessionLimits.from_settings(settings, live=live),
+                emit=report.show,
+                worker=worker,
+                observer=observer,
+            )
+            if live_until_ns is not None:
+                asyncio.get_running_loop().call_later(seconds(live_until_ns) + settings.connect_timeout_s, stream.close)
+            if not live:
+                await loop.run(lambda: loop.read(stream))
+                return False
+            gently = _EndThenStop(stream.close, loop.stop, report)
+            with on_interrupt(gently):
+                await loop.run(lambda: loop.read(stream))
+            return gently.used
+
+    try:
+        interrupted = run_interruptible(session)
+    except StreamRefused as refused:
+        raise refused.reason from refused
+    finally:
+        report.close()
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+class _EndThenStop:
+    """Two stages of Ctrl-C: first the stream ends, then everything does."""
+
+    def __init__(self, end: Callable[[], None], stop: Callable[[], None], report: Report):
+        self._end, self._stop, self._report = end, stop, report
+        self.used = False
+
+    def __call__(self) -> None:
+        if self.used:
+            self._stop()
+            return
+        self.used = True
+        self._report.note("ending the stream; press Ctrl-C again to stop at once")
+        self._end()
+
+
+def show_replay(events: Iterable[OutputEvent], report: Report) -> None:
+    """Show the events of a replayed recording."""
+    with contextlib.closing(report):
+        for event in events:
+            report.show(event)
+
+
+def draw_map(engine: Engine, path: Path | None, screen: Screen) -> None:
+    """Draw the memory map, if one was asked for.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is not None:
+        draw_memory_map(kept_in(engine.cache), path)
+        screen.note(f"memory map: {path}", "dim")
