@@ -2,10 +2,16 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.errors import SourceError
 from inf_stream.sources.base import FrameSize, Source
+from inf_stream.sources.container import open_container
+from inf_stream.sources.images import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, ImagesSource, images_in
+from inf_stream.sources.player import Player
+
+_KINDS = "a video file, an image, a folder of images, camera:0, rtsp://... or http(s)://..."
 
 
 def open_source(
@@ -27,4 +33,22 @@ def open_source(
     Raises:
         SourceError: within `settings.connect_timeout_s`, naming what is wrong and what is understood.
     """
-    raise SourceError(f"'{address}' cannot be opened")
+    return _open_path(Path(address), settings, frame_size)
+
+
+def _open_path(path: Path, settings: SourceSettings, frame_size: FrameSize | None) -> Source:
+    if path.is_dir():
+        return ImagesSource(images_in(path), str(path), settings.fps, frame_size)
+    _check_file(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES - ANIMATED_SUFFIXES:
+        return ImagesSource([path], str(path), settings.fps, frame_size)
+    return Player(open_container(f"file:{path}", str(path)), str(path), settings.fps, frame_size)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"'{path}' cannot be opened: {error.strerror or error}; give {_KINDS}") from error
+    if size_bytes == 0 and path.is_file():
+        raise SourceError(f"'{path}' is empty (0 bytes); give {_KINDS}")

@@ -1,11 +1,20 @@
-"""Streamed text, read lazily and cut into pieces at whitespace."""
+"""Streamed text, read as it is needed and cut into pieces at whitespace."""
 
+import codecs
+import io
+import os
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from inf_stream.sources.base import Source
+from inf_stream.base.errors import SourceError
+from inf_stream.base.events import SourceNotice, TextArrived
+from inf_stream.sources.base import Source, SourceEvent
+from inf_stream.sources.pump import PumpedSource
+
+_READ_BYTES = 1 << 16
 
 
 def open_text(
@@ -14,11 +23,143 @@ def open_text(
     """Open a text file, or take an open text or binary file such as `sys.stdin.buffer`.
 
     Args:
-        stream: a path, or anything with `read`.
+        stream: a path; or a file from which nothing has been read yet, which is left open at the end.
         characters: most characters of a piece.
         now_ns: the clock that stamps pieces, from 0 at the first one.
 
     Raises:
         SourceError: the path cannot be read.
     """
-    raise NotImplementedError
+    if isinstance(stream, str | Path):
+        try:
+            opened = Path(stream).open("rb", buffering=0)  # noqa: SIM115 - the source closes it
+        except OSError as error:
+            raise SourceError(f"text '{stream}' cannot be opened: {error.strerror or error}") from error
+        return TextSource(opened, str(stream), characters, now_ns, owned=True)
+    # The raw file beneath: its read returns what there is, and takes no lock that outlives the interpreter.
+    raw = getattr(stream, "raw", stream)
+    source = TextSource(raw, str(getattr(stream, "name", "text")), characters, now_ns, owned=False)
+    return PumpedSource(source, "text") if _may_block(raw) else source
+
+
+class TextSource(Source):
+    """Pieces of a text, which joined are the whole text.
+
+    Bytes that are not UTF-8 become replacement characters, with one notice.
+
+    Raises:
+        SourceError: while iterating, if a read fails.
+    """
+
+    def __init__(self, file: IO[Any], name: str, characters: int, now_ns: Callable[[], int], *, owned: bool):
+        self._file, self._name, self._owned, self._now_ns = file, name, owned, now_ns
+        self._start_ns: int | None = None
+        self._closed = False
+        self._decoder = Utf8Decoder()
+        self._events = self._play(characters)
+
+    def describe(self) -> str:
+        """The file's name."""
+        return f"text of {self._name}"
+
+    def __next__(self) -> SourceEvent:
+        return next(self._events)
+
+    def close(self) -> None:
+        """Stop before the next piece."""
+        self._closed = True
+
+    def _play(self, characters: int) -> Generator[SourceEvent, None, None]:
+        try:
+            for piece in pieces(self._texts(), characters):
+                if self._closed:
+                    return
+                if self._decoder.new_damage():
+                    yield SourceNotice(
+                        f"{self._name}: bytes that are not UTF-8, from byte {self._decoder.damaged_at} on, are read as "
+                        "replacement characters; convert the text to UTF-8",
+                        self._time_ns(),
+                    )
+                yield TextArrived(piece, self._time_ns())
+        finally:
+            if self._owned:
+                self._file.close()
+
+    def _texts(self) -> Iterator[str]:
+        while True:
+            try:
+                read = self._file.read(_READ_BYTES)
+            except OSError as error:
+                raise SourceError(f"{self._name} cannot be read any further: {error.strerror or error}") from error
+            yield read if isinstance(read, str) else self._decoder.decode(read)
+            if not read:
+                return
+
+    def _time_ns(self) -> int:
+        now_ns = self._now_ns()
+        if self._start_ns is None:
+            self._start_ns = now_ns
+        return now_ns - self._start_ns
+
+
+class Utf8Decoder:
+    """Decodes UTF-8 in parts of any length, and tells once when bytes were not UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        self._bytes = 0
+        self._untold = False
+        self.damaged_at: int | None = None
+        """Offset of the first byte that is not UTF-8."""
+
+    def decode(self, data: bytes) -> str:
+        """The text of the next part; an empty one ends the text."""
+        state = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            self.damaged_at, self._untold = self._bytes - len(state[0]) + error.start, True
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._decoder.setstate(state)
+            text = self._decoder.decode(data, final=not data)
+        self._bytes += len(data)
+        return text
+
+    def new_damage(self) -> bool:
+        """True once, after the first damage."""
+        untold, self._untold = self._untold, False
+        return untold
+
+
+def pieces(texts: Iterable[str], characters: int) -> Iterator[str]:
+    """Cut a text that comes in parts into pieces of at most `characters`, wherever the parts end.
+
+    A piece ends before its last whitespace, so that the next one starts with it, as tokenizers like it; a piece
+    without any is cut at its full length.
+    """
+    assert characters > 0, "a piece has at least one character"
+    waiting = ""
+    for text in texts:
+        waiting += text
+        start = 0
+        while len(waiting) - start > characters:
+            stop = start + _cut(waiting[start : start + characters + 1])
+            yield waiting[start:stop]
+            start = stop
+        waiting = waiting[start:]
+    if waiting:
+        yield waiting
+
+
+def _cut(text: str) -> int:
+    """Length of the first piece of a text that is one character too long."""
+    full = len(text) - 1
+    return next((at for at in range(full, 0, -1) if text[at].isspace()), full)
+
+
+def _may_block(file: IO[Any]) -> bool:
+    """Whether reading waits for someone else to write: a pipe, a terminal, a socket."""
+    try:
+        return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, io.UnsupportedOperation):
+        return False

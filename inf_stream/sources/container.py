@@ -1,0 +1,138 @@
+"""PyAV containers: opened with clear errors, decoded as far as the data allows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import av
+from av.container import InputContainer
+
+from inf_stream.base.clock import NS_PER_S
+from inf_stream.base.errors import SourceError
+from inf_stream.sources.base import MAX_PIXELS
+
+_US_PER_S = 1_000_000
+_MOST_FAILED_READS = 16
+_FALLBACK_FPS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of the stream that could not be read or decoded."""
+
+    reason: str
+
+
+Decoded: TypeAlias = av.VideoFrame | Damage
+
+
+def open_container(
+    url: str, name: str, *, timeout_s: float | None = None, options: dict[str, str] | None = None
+) -> InputContainer:
+    """Open a file or address for reading.
+
+    Args:
+        url: as FFmpeg takes it.
+        name: for messages; no passwords in it.
+        timeout_s: longest wait for opening and for each later read; None waits for ever.
+        options: of the demuxer and protocol.
+
+    Raises:
+        SourceError: it cannot be opened, holds no video, or its pictures are too large.
+    """
+    try:
+        container = av.open(url, "r", options=options, timeout=timeout_s, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise SourceError(f"'{name}' cannot be opened: {reason(error)}") from error
+    try:
+        _check_video(container, name)
+    except SourceError:
+        container.close()
+        raise
+    return container
+
+
+def video_stream(container: InputContainer) -> av.VideoStream | None:
+    """The first video stream that is not a cover picture of a sound file."""
+    cover = av.stream.Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def duration_ns(container: InputContainer) -> int | None:
+    """Length of the video where the container knows it."""
+    stream = video_stream(container)
+    if stream is not None and stream.duration and stream.time_base:
+        return round(stream.duration * stream.time_base * NS_PER_S)
+    if container.duration and container.duration > 0:
+        return container.duration * (NS_PER_S // _US_PER_S)
+    return None
+
+
+def nominal_interval_ns(stream: av.VideoStream) -> int:
+    """Time from frame to frame as the container estimates it."""
+    rate = stream.guessed_rate or stream.average_rate or _FALLBACK_FPS
+    return round(NS_PER_S / rate)
+
+
+def decode(container: InputContainer, stream: av.VideoStream) -> Iterator[Decoded]:
+    """All frames that can be decoded, in order, and where something could not.
+
+    Data that makes no sense is skipped; an error of the file or connection itself ends the stream.
+    """
+    packets = container.demux(stream)
+    failed_reads = 0
+    while failed_reads < _MOST_FAILED_READS:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.InvalidDataError as error:
+            failed_reads += 1
+            packets = container.demux(stream)
+            yield Damage(reason(error))
+            continue
+        except av.FFmpegError as error:
+            yield Damage(reason(error))
+            break
+        failed_reads = 0
+        yield from _frames(stream, packet)
+    yield from _frames(stream, None)
+
+
+def reason(error: av.FFmpegError) -> str:
+    """What went wrong, without FFmpeg's file names (they may hold passwords)."""
+    if isinstance(error, av.InvalidDataError):
+        return "the data is damaged, cut short, or of an unknown kind"
+    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
+        return "no answer in time"
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _frames(stream: av.VideoStream, packet: "av.Packet[av.VideoStream] | None") -> Iterator[Decoded]:
+    if packet is not None and packet.is_corrupt:
+        yield Damage("the container marks data as damaged")
+    try:
+        frames = stream.codec_context.decode(packet)
+    except av.FFmpegError as error:
+        yield Damage(reason(error))
+        return
+    for frame in frames:
+        if frame.is_corrupt:
+            yield Damage("a picture was decoded from damaged data")
+        yield frame
+
+
+def _check_video(container: InputContainer, name: str) -> None:
+    stream = video_stream(container)
+    if stream is None:
+        kinds = sorted({s.type for s in container.streams})
+        raise SourceError(f"'{name}' holds no video, only {', '.join(kinds) or 'nothing'}; give a file with pictures")
+    if stream.codec_context is None:
+        raise SourceError(f"'{name}' is of a video format that this build of FFmpeg cannot decode; convert it to H.264")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise SourceError(
+            f"'{name}' has pictures of {width} x {height} pixels; at most {MAX_PIXELS} pixels are taken: scale it down"
+        )
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    stream.thread_type = "AUTO"
