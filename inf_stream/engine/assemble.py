@@ -24,6 +24,7 @@ class Turn(Enum):
     UNOPENED = "unopened"
     USER = "user"
     USER_TEXT = "user, streamed text last"
+    USER_FRAME = "user, frame last"
     ANSWER = "answer"
     ANSWERED = "answered"
 
@@ -59,12 +60,12 @@ class Assembler:
     def text(self, text: str, at_ns: int) -> Chunk:
         """A piece of streamed text, in a user turn."""
         self._at(at_ns)
-        return self._chunk([self._text(self._before_user() + text)])
+        return self._chunk([self._text(self._before_user() + self._after_frame() + text)])
 
     def question(self, text: str, at_ns: int) -> Chunk:
         """A question and what makes the model answer it."""
         self._at(at_ns)
-        gap = "\n\n" if self.turn is Turn.USER_TEXT else ""
+        gap = "\n\n" if self.turn is Turn.USER_TEXT else self._after_frame()
         return self._chunk([self._text(self._before_user() + gap + text + self._model.turns.ask)])
 
     def answer_token(self, token_id: int) -> Chunk:
@@ -94,6 +95,11 @@ class Assembler:
     def _before_user(self) -> str:
         assert self.turn not in (Turn.UNOPENED, Turn.ANSWER), f"no user content in state '{self.turn.value}'"
         return self._model.turns.again if self.turn is Turn.ANSWERED else ""
+
+    def _after_frame(self) -> str:
+        """What the family was trained to see between a frame and the words after it."""
+        vision = self._model.vision
+        return vision.after_frames if vision is not None and self.turn is Turn.USER_FRAME else ""
 
     def _text(self, text: str, frame: int = NO_FRAME) -> Chunk:
         return self._text_of(self._model.embed(self._model.ids(text)), frame)

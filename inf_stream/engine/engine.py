@@ -92,7 +92,7 @@ class Engine:
             for frame, visual in zip(frames, encoded, strict=True):
                 chunk = self._assembler.frame(frame, visual)
                 self._require_fits(chunk)
-                self._assembler.accept(chunk, Turn.USER)
+                self._assembler.accept(chunk, Turn.USER_FRAME)
                 chunks.append(chunk)
             self._feed(Chunk.concatenate(chunks))
         self._counts.frames += len(frames)

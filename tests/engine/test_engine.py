@@ -87,15 +87,17 @@ def test_the_stream_is_one_conversation(monkeypatch: pytest.MonkeyPatch) -> None
     engine.ingest_frames([picture(71)])
     answer(engine, question("and now?", 72))
     before, after = engine.model.vision.wrapping()
+    gap = engine.model.vision.after_frames
+    assert gap
     opening, user = "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>user\n"
     ask = "<|im_end|>\n<|im_start|>assistant\n"
     assert str(said) == "|".join(
         [
             opening,
             f"[00:00] {before}", after, f"[00:01] {before}", after, f"[01:01] {before}", after,
-            f"what is it?{ask}",
+            f"{gap}what is it?{ask}",
             f"{user}[01:11] {before}", after,
-            f"and now?{ask}",
+            f"{gap}and now?{ask}",
         ]
     )  # fmt: skip
 
