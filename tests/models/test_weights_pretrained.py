@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from support.gguf_files import TinyGguf, tiny
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -115,6 +116,12 @@ def only_pickled(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def pickled_beside_others(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+
+
 def other_model(folder: Path) -> None:
     edit_json(folder / "config.json", num_hidden_layers=3)
 
@@ -136,6 +143,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "impossible sizes": (lambda f: edit_json(f / "config.json", hidden_size="wide"), r"\(model_type 'llama'\)"),
     "no weights": (remove_weights, r"holds no \*.safetensors weights"),
     "pickled weights": (only_pickled, r"only pickled weights \(pytorch_model.bin\).*save_pretrained\(new_folder\)"),
+    "pickled weights beside others": (pickled_beside_others, "cannot be loaded: .*model.safetensors"),
     "cut weights": (lambda f: cut(f / "model.safetensors"), r"model.safetensors' \(\d+ bytes\) are truncated"),
     "weights of another model": (other_model, r"lack 9 tensors, e.g. model.layers.2.\S+; .*LlamaForCausalLM"),
     "weights of other sizes": (lambda f: edit_json(f / "config.json", vocab_size=9), "cannot be loaded"),
