@@ -50,8 +50,6 @@ MODEL_FLAGS = {
 SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
 """The same, for commands that take in video."""
 
-_METAVARS = {"--budget": "TOKENS", "--model": "MODEL", "--policy": "POLICY", "--device": "DEVICE", "--system": "TEXT"}
-
 
 @dataclass(frozen=True)
 class Override:
@@ -69,7 +67,7 @@ class Override:
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
-    """Add a flag for each setting in `flags`, plus `--config` and `--set`, described by the settings themselves."""
+    """Add a flag for each setting in `flags`, described by the setting itself."""
     group = parser.add_argument_group(
         "settings", "a flag goes before the configuration file, which goes before defaults"
     )
@@ -78,9 +76,14 @@ def add_setting_flags(parser: argparse.ArgumentParser, flags: Mapping[str, str])
             flag,
             dest=key,
             type=_number(_hint(key)),
-            metavar=_METAVARS.get(flag, _hint(key).__name__.upper()),
+            metavar=_metavar(flag, _hint(key)),
             help=_help(key),
         )
+
+
+def add_configuration_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and `--set`."""
+    group = parser.add_argument_group("other settings")
     group.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings (see configs/)")
     group.add_argument(
         "--set",
@@ -99,7 +102,9 @@ def overrides(arguments: argparse.Namespace, flags: Mapping[str, str]) -> list[O
         ConfigError: a `--set` is not KEY=VALUE, or its key is unknown.
     """
     given = [Override(flag, key, getattr(arguments, key)) for flag, key in flags.items()]
-    return [o for o in given if o.value is not None] + [_assignment(text) for text in arguments.assignments]
+    return [o for o in given if o.value is not None] + [
+        _assignment(text) for text in getattr(arguments, "assignments", [])
+    ]
 
 
 def merge(config: Path | None, given: Sequence[Override]) -> Settings:
@@ -184,3 +189,9 @@ def _number(hint: Any) -> Any:
             raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}") from None
 
     return convert
+
+
+def _metavar(flag: str, hint: Any) -> str:
+    if hint is str:
+        return flag.removeprefix("--").replace("-", "_").upper()
+    return "TOKENS" if flag in ("--budget", "--max-tokens") else "N"

@@ -42,7 +42,7 @@ class ScheduledStream:
         last_ns = gap_ns = 0
         until_ns, end_ns = self._until_ns, None
         for event in self._source:
-            at_ns = _at_ns(event)
+            at_ns = event_time_ns(event)
             if until_ns is not None and at_ns >= until_ns:
                 end_ns = until_ns
                 break
@@ -77,7 +77,8 @@ class ScheduledStream:
         return QuestionAsked(question, in_order=self._in_order)
 
 
-def _at_ns(event: SourceEvent) -> int:
+def event_time_ns(event: SourceEvent) -> int:
+    """Stream time of an event of a source."""
     match event:
         case FrameArrived(frame):
             return frame.at_ns

@@ -1,0 +1,186 @@
+"""`inf-stream chat`: a conversation without end, beside a video or about a text that is piped in."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inf_stream.app.ask import open_video, parse_duration
+from inf_stream.app.conversation import HELP, Conversation
+from inf_stream.app.guard import FirstFrameGuard, StreamRefused
+from inf_stream.app.interrupts import on_interrupt
+from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
+from inf_stream.app.paced import PacedSource
+from inf_stream.app.progress import StreamProgress
+from inf_stream.app.questions import PlannedQuestion, plan_questions
+from inf_stream.app.recordings import recording
+from inf_stream.app.reports import Screen
+from inf_stream.app.running import Output, draw_map, run_stream
+from inf_stream.app.schedule import ScheduledStream
+from inf_stream.app.terminal import Lines
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import ConfigError, SourceError
+from inf_stream.engine.engine import Engine
+from inf_stream.session.interrupt import run_interruptible
+from inf_stream.session.limits import SessionLimits
+from inf_stream.session.loop import Observer, SessionLoop, engine_worker
+from inf_stream.sources import Source, open_text
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What the command line asks for.
+
+    Attributes:
+        video: address of a video that runs beside the conversation, or None.
+        then: questions for the end of the text that is piped in.
+        settings: of the run.
+        output: what to show and leave behind.
+        duration: how much of the video to take in, as written.
+        loop: play the video again and again.
+        record: folder for a recording.
+    """
+
+    video: str | None
+    then: Sequence[str]
+    settings: Settings
+    output: Output
+    duration: str | None = None
+    loop: bool = False
+    record: Path | None = None
+
+
+def chat(request: ChatRequest) -> int:
+    """Run the command; returns the exit status.
+
+    Raises:
+        InfStreamError: something is refused.
+        KeyboardInterrupt: after Ctrl-C, with everything in order.
+    """
+    screen = Screen.standard()
+    _check(request)
+    planned = [q for text in request.then for q in plan_questions(text, (), None)]
+    request.output.check()
+    check_settings(request.settings)
+    if planned:
+        return _read_text(request, planned, screen)
+    return _converse(request, screen)
+
+
+def _check(request: ChatRequest) -> None:
+    if request.then and request.video is not None:
+        raise ConfigError(
+            "--then asks after a text that is piped in; to ask about a video from a script use: inf-stream ask VIDEO"
+        )
+    if request.then and sys.stdin.isatty():
+        raise ConfigError("--then asks after a text that is piped in, e.g. cat book.txt | inf-stream chat --then ...")
+    if request.video is None and (request.loop or request.duration is not None):
+        raise ConfigError(f"--{'loop' if request.loop else 'duration'} needs --video ADDRESS")
+
+
+# ---- a text that is piped in -----------------------------------------------------------------------
+
+
+def _read_text(request: ChatRequest, planned: Sequence[PlannedQuestion], screen: Screen) -> int:
+    with recording(request.record, request.settings) as observer:
+        engine = load_engine(request.settings, screen, sees=False)
+        require_questions_fit(engine, planned)
+        source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: 0)
+        stream = ScheduledStream(source, planned, in_order=True)
+        report = request.output.report(
+            screen, StreamProgress(screen.errors, "reading", None), questions=len(planned) > 1
+        )
+        try:
+            run_stream(engine, stream, report, request.settings.source, live=False, observer=observer)
+        finally:
+            draw_map(engine, request.output.memory_map, screen)
+    return 0
+
+
+# ---- a conversation --------------------------------------------------------------------------------
+
+
+def _converse(request: ChatRequest, screen: Screen) -> int:
+    until_ns = parse_duration(request.duration)
+    source = None
+    if request.video is not None:
+        require_sight(request.settings.model.name)
+        source = open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns)
+        source = source if source.live else PacedSource(source)
+    try:
+        with recording(request.record, request.settings) as observer:
+            engine = load_engine(request.settings, screen, sees=source is not None)
+            try:
+                _hold(request, screen, engine, source, until_ns, observer)
+            finally:
+                draw_map(engine, request.output.memory_map, screen)
+    finally:
+        if source is not None:
+            source.close()
+    return 0
+
+
+def _hold(
+    request: ChatRequest,
+    screen: Screen,
+    engine: Engine,
+    source: Source | None,
+    until_ns: int | None,
+    observer: Observer | None,
+) -> None:
+    typed = sys.stdin.isatty()
+    report = request.output.report(screen, times=source is not None)
+    limits = SessionLimits.from_settings(request.settings.source, live=source is not None and source.live)
+    stream = None
+    if source is not None:
+        assert engine.model.vision is not None, "checked when it was loaded"
+        source.frame_size = engine.model.vision.frame_size
+        stream = ScheduledStream(source, (), in_order=False, until_ns=until_ns)
+
+    def prompt() -> None:
+        if typed and not request.output.json:
+            screen.errors.print("> ", end="", style="bold")
+
+    async def session() -> bool:
+        with engine_worker() as worker:
+            conversation = Conversation(engine, worker, report, prompt=prompt, one_by_one=not typed)
+            loop = SessionLoop(
+                FirstFrameGuard(engine), limits=limits, emit=conversation.show, worker=worker, observer=observer
+            )
+            lines = Lines(sys.stdin)
+
+            async def feed() -> None:
+                beside = asyncio.create_task(_watch(loop, stream, conversation)) if stream is not None else None
+                try:
+                    await conversation.hold(loop, lines)
+                finally:
+                    if beside is not None:
+                        beside.cancel()
+                        await asyncio.wait({beside})
+
+            with on_interrupt(lambda: conversation.interrupt(loop.stop)):
+                await loop.run(feed)
+            return conversation.left_by_interrupt
+
+    if typed:
+        report.note(f"ask anything; {HELP}")
+    else:
+        report.note("each line is a question (with --then, what is piped in is read as a text instead)")
+    try:
+        interrupted = run_interruptible(session)
+    except StreamRefused as refused:
+        raise refused.reason from refused
+    finally:
+        report.close()
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+async def _watch(loop: SessionLoop, stream: ScheduledStream, conversation: Conversation) -> None:
+    try:
+        await loop.read(stream)
+    except SourceError as error:
+        conversation.note(f"the video broke off: {error}")
+    else:
+        conversation.note("the video has ended; the conversation goes on")

@@ -1,0 +1,38 @@
+"""Lines that somebody types, read beside a running session."""
+
+import asyncio
+import contextlib
+import threading
+from typing import TextIO
+
+
+class Lines:
+    """Lines of `stream` in the order they are typed, without blocking the event loop; make it on the running loop.
+
+    At most `ahead` lines are read before they are taken, so that an endless pipe is read no faster than it is used.
+    The thread that waits for the terminal cannot be woken; it ends with the program.
+    """
+
+    def __init__(self, stream: TextIO, ahead: int = 1):
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._room = threading.Semaphore(ahead)
+        threading.Thread(target=self._read, name="inf-stream-terminal", daemon=True).start()
+
+    async def next(self) -> str | None:
+        """The next line without its end, or None at the end of the input."""
+        line = await self._lines.get()
+        self._room.release()
+        return line
+
+    def _read(self) -> None:
+        with contextlib.suppress(
+            RuntimeError, ValueError
+        ):  # the loop or the stream was closed: nobody listens any more
+            while True:
+                self._room.acquire()
+                line = self._stream.readline()
+                self._loop.call_soon_threadsafe(self._lines.put_nowait, line.rstrip("\r\n") if line else None)
+                if not line:
+                    return

@@ -1,0 +1,292 @@
+"""The command line: parsing only. What a command does is in `inf_stream.app`, imported once it is known."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from inf_stream.app.flags import (
+    MODEL_FLAGS,
+    SOURCE_FLAGS,
+    Override,
+    add_configuration_flags,
+    add_setting_flags,
+    merge,
+    overrides,
+)
+from inf_stream.base.config import nearest
+from inf_stream.base.errors import ConfigError, InfStreamError
+
+Command: TypeAlias = Callable[[argparse.Namespace], int]
+
+DEMO_FLAGS = {f: MODEL_FLAGS[f] for f in ("--model", "--policy", "--budget", "--device", "--dtype", "--threads")}
+DEMO_DEFAULTS = (
+    Override("the demo", "cache.budget_tokens", 512),
+    Override("the demo", "answer.max_tokens", 40),
+    Override("the demo", "answer.repetition_penalty", 1.1),
+)
+
+REFUSED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+"""Exit statuses besides those of the commands."""
+
+_ASK_EXAMPLES = """\
+examples:
+  inf-stream ask party.mp4 "What is happening?" --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct
+  inf-stream ask lecture.mp4 "What is on the board?" --at 12:30 --at 45:00
+  inf-stream ask rtsp://camera.local/door --questions questions.jsonl --duration 1:00:00 --json
+  inf-stream ask photos/ "Which season is it?" --memory-map map.png --stats
+
+The question is asked once at every --at, or at the end if there is none. A questions file has one JSON object a
+line: {"at_s": 750, "text": "What happened?"}. A recording made with --record is a VIDEO too: it brings its
+questions along and gives the same answers.
+"""
+_CHAT_EXAMPLES = """\
+examples:
+  inf-stream chat
+  inf-stream chat --video camera:0 --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct
+  cat book.txt | inf-stream chat --then "Who is the narrator?" --then "Where are we now?"
+
+On a terminal every line is a question; /quit, /cancel, /stats and /map FILE.png are orders, and Ctrl-C cancels a
+running answer. Text piped in is read as the stream, and the questions given with --then are asked at its end.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status.
+
+    0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C.
+    """
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+        command: Command = arguments.command
+        status = command(arguments)
+        sys.stdout.flush()
+    except InfStreamError as error:
+        print_error(str(error))
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _close_standard_output()
+        return BROKEN_PIPE
+    return status
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, whatever the message holds."""
+    sys.stderr.write(f"inf-stream: {' '.join(message.split())}\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser, commands = _make_parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise ConfigError(f"unknown command '{argv[0]}'{nearest(argv[0], list(commands))}")
+    arguments, rest = parser.parse_known_args(argv)
+    if "command" not in arguments:
+        parser.print_help()
+        raise SystemExit(0)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(arguments, "question", "") is None:
+        arguments.question = rest.pop()  # argparse gives up on an optional word once flags came between
+    if rest:
+        raise ConfigError(_unexpected(rest, commands[argv[0]]))
+    return arguments
+
+
+def _unexpected(rest: list[str], parser: argparse.ArgumentParser) -> str:
+    flag = next((word for word in rest if word.startswith("-")), None)
+    if flag is None:
+        return f"unexpected argument '{rest[0]}'; quote texts that have spaces, see {parser.prog} --help"
+    known = [o for action in parser._actions for o in action.option_strings]
+    hint = nearest(flag.partition("=")[0], known)
+    return f"unknown flag '{flag}'{hint if 'did you mean' in hint else f'; see {parser.prog} --help'}"
+
+
+def _make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(
+        prog="inf-stream", description="Ask an endless stream of video or text, in a cache whose size never grows."
+    )
+    parser.add_argument("--version", action="version", version=f"inf-stream {version('inf-stream')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    made = {}
+    for name, summary, fill in (
+        ("ask", "ask questions about a video, a folder of images, a camera or an address", _add_ask),
+        ("chat", "an endless conversation, with a video or piped text running beside it", _add_chat),
+        ("demo", "see it work: a book read through a small cache, with questions in between", _add_demo),
+        ("models", "what is built in, which model families run, which cache policies there are", _add_models),
+        ("doctor", "what this machine has, what is missing, and what to do about it", _add_doctor),
+    ):
+        made[name] = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        fill(made[name])
+    return parser, made
+
+
+# ---- the commands' flags ---------------------------------------------------------------------------
+
+
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_ask)
+    parser.epilog = _ASK_EXAMPLES
+    parser.add_argument(
+        "video",
+        metavar="VIDEO",
+        help="a file, a folder of images, camera:0, /dev/video0, rtsp://..., http(s)://..., or a recording",
+    )
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="what you want to know")
+    parser.add_argument(
+        "--at", metavar="TIME", action="append", default=[], help="ask at this stream time (12:30 or 750); repeatable"
+    )
+    parser.add_argument("--questions", metavar="FILE", type=Path, help="JSON lines with at_s and text")
+    _add_stream_flags(parser)
+    _add_output_flags(parser)
+    add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_configuration_flags(parser)
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_chat)
+    parser.epilog = _CHAT_EXAMPLES
+    parser.add_argument("--video", metavar="ADDRESS", help="a video that runs beside the conversation")
+    parser.add_argument(
+        "--then", metavar="QUESTION", action="append", default=[], help="ask this after the piped text; repeatable"
+    )
+    _add_stream_flags(parser)
+    _add_output_flags(parser)
+    add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_configuration_flags(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_demo)
+    parser.add_argument(
+        "--memory-map", metavar="FILE", type=Path, default=Path("memory-map.png"), help="[default: memory-map.png]"
+    )
+    add_setting_flags(parser, DEMO_FLAGS)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_models)
+    parser.add_argument("--policies", action="store_true", help="list cache policies and their options instead")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_doctor)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _add_stream_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stream")
+    group.add_argument("--duration", metavar="TIME", help="stop after this much of the stream")
+    group.add_argument(
+        "--loop", action="store_true", help="play the video again and again, until --duration (a file or folder)"
+    )
+    group.add_argument("--record", metavar="FOLDER", type=Path, help="write what the model is given into a recording")
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--json", action="store_true", help="answers as JSON lines on standard output, other events on standard error"
+    )
+    group.add_argument("--stats", action="store_true", help="tokens, memory and speed after each answer")
+    group.add_argument(
+        "--memory-map", metavar="FILE", type=Path, help="draw what is still in the cache at the end (PNG)"
+    )
+
+
+# ---- the commands ----------------------------------------------------------------------------------
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    settings = merge(arguments.config, overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS))
+    from inf_stream.app.ask import AskRequest, ask
+    from inf_stream.app.running import Output
+
+    return ask(
+        AskRequest(
+            video=arguments.video,
+            question=arguments.question,
+            at=arguments.at,
+            questions=arguments.questions,
+            settings=settings,
+            output=Output(arguments.json, arguments.stats, arguments.memory_map),
+            duration=arguments.duration,
+            loop=arguments.loop,
+            record=arguments.record,
+        )
+    )
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    settings = merge(arguments.config, overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS))
+    from inf_stream.app.chat import ChatRequest, chat
+    from inf_stream.app.running import Output
+
+    return chat(
+        ChatRequest(
+            video=arguments.video,
+            then=arguments.then,
+            settings=settings,
+            output=Output(arguments.json, arguments.stats, arguments.memory_map),
+            duration=arguments.duration,
+            loop=arguments.loop,
+            record=arguments.record,
+        )
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    settings = merge(None, [*DEMO_DEFAULTS, *overrides(arguments, DEMO_FLAGS)])
+    from inf_stream.app.demo import demo
+
+    return demo(settings, arguments.memory_map)
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from inf_stream.app import models
+
+    if arguments.json:
+        found = models.policies_as_mapping() if arguments.policies else models.models_as_mapping()
+        sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+    elif arguments.policies:
+        models.show_policies(Console())
+    else:
+        models.show_models(Console())
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from inf_stream.app import doctor
+
+    report = doctor.checks(doctor.gather())
+    if arguments.json:
+        sys.stdout.write(doctor.as_json(report) + "\n")
+    else:
+        Console().print(doctor.as_table(report))
+    return doctor.exit_status(report)
+
+
+def _close_standard_output() -> None:
+    """Let the interpreter's own flush at exit go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
