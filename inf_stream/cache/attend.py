@@ -1,9 +1,23 @@
-"""Attention of a chunk of new tokens over the kept ones, by the fastest exact way there is on each device."""
+"""Attention of a chunk of new tokens over the kept ones, by the fastest exact way there is on each device.
+
+Every product runs over a few fixed shapes: slots are read up to the next multiple of `SLOT_GRID`, new tokens are
+padded to a multiple of `TOKEN_GRID`, and a mask hides the rest. The kernel libraries below torch compile and keep a
+kernel per shape; on a CPU, a stream whose every step has another shape takes two to four times as long in its first
+thousand steps and holds hundreds of megabytes of kernels.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+SLOT_GRID = 64
+TOKEN_GRID = 32
+
+
+def round_up(count: int, grid: int) -> int:
+    """The next multiple of `grid`."""
+    return -(-count // grid) * grid
 
 
 def attend(
@@ -11,49 +25,53 @@ def attend(
     keys: Float[Tensor, "kv_heads slots head_dim"],
     values: Float[Tensor, "kv_heads slots head_dim"],
     scaling: float,
-    mask: Float[Tensor, "group_tokens slots"] | None,
+    mask: Float[Tensor, "group_rows slots"],
 ) -> Float[Tensor, "query_heads tokens head_dim"]:
     """Grouped-query attention; the query heads that share a key/value head are folded into rows, which copies nothing.
 
-    `mask`, from `chunk_mask`, is added to the logits; None for a single token that sees everything.
+    `mask`, from `chunk_mask`, is added to the logits; it has rows for the padded tokens too.
     """
     query_heads, tokens, head_dim = queries.shape
     kv_heads = keys.shape[0]
     group = query_heads // kv_heads
-    folded = queries.reshape(kv_heads, group * tokens, head_dim)
-    if mask is None:
+    if tokens == 1:
         # A product over so few rows is faster than a fused kernel on a CPU, and as fast on a GPU.
-        weights = (folded @ keys.transpose(1, 2)).float().mul_(scaling).softmax(-1).to(values.dtype)
-        out = weights @ values
-    else:
-        out = scaled_dot_product_attention(
-            folded[None], keys[None], values[None], attn_mask=mask[None, None], scale=scaling
-        )[0]
-    return out.reshape(query_heads, tokens, head_dim)
+        folded = queries.reshape(kv_heads, group, head_dim)
+        logits = (folded @ keys.transpose(1, 2)).float().mul_(scaling).add_(mask)
+        return (logits.softmax(-1).to(values.dtype) @ values).reshape(query_heads, 1, head_dim)
+    rows = round_up(tokens, TOKEN_GRID)
+    folded = pad(queries, (0, 0, 0, rows - tokens)).reshape(kv_heads, group * rows, head_dim)
+    out = scaled_dot_product_attention(
+        folded[None], keys[None], values[None], attn_mask=mask[None, None], scale=scaling
+    )[0]
+    return out.reshape(query_heads, rows, head_dim)[:, :tokens]
 
 
 def chunk_mask(
     used: int,
     tokens: int,
+    slots: int,
     group: int,
     window: int | None,
     two_way: Int[Tensor, "tokens"] | None,
     dtype: torch.dtype,
     device: torch.device,
-) -> Float[Tensor, "group_tokens slots"]:
-    """0 where a new token sees a slot, -inf elsewhere; the new tokens are the last `tokens` of used + tokens slots.
+) -> Float[Tensor, "group_rows slots"]:
+    """0 where a new token sees a slot, -inf elsewhere; the new tokens follow `used` slots.
 
-    `window` limits sight to that many latest slots. `two_way` numbers groups of new tokens that see each other in
-    both directions; negative numbers stand for no group. The rows repeat once for each of the `group` query heads
-    that share a key/value head, as `attend` folds them.
+    `slots` are read, those behind the new tokens hidden. `window` limits sight to that many latest slots. `two_way`
+    numbers groups of new tokens that see each other in both directions; negative numbers stand for no group. Rows of
+    padded tokens follow, which see something, so that no row is empty; and all rows repeat once for each of the
+    `group` query heads that share a key/value head, as `attend` folds them.
     """
-    query = torch.arange(used, used + tokens, device=device)[:, None]
-    slot = torch.arange(used + tokens, device=device)[None]
-    seen: Bool[Tensor, "tokens slots"] = slot <= query
+    rows = tokens if tokens == 1 else round_up(tokens, TOKEN_GRID)
+    query = torch.arange(used, used + rows, device=device)[:, None]
+    slot = torch.arange(slots, device=device)[None]
+    seen: Bool[Tensor, "rows slots"] = (slot <= query) & (slot < used + tokens)
     if window is not None:
-        seen &= query - slot < window
+        seen &= (query - slot < window) | (query >= used + tokens)
     if two_way is not None:
         same = (two_way[:, None] == two_way[None]) & (two_way >= 0)[None]
-        seen[:, used:] |= same
+        seen[:tokens, used : used + tokens] |= same
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
     return mask.repeat(group, 1)

@@ -12,24 +12,27 @@ from torch import Tensor
 def attention_received(
     queries: Float[Tensor, "query_heads window head_dim"],
     rotated_keys: Float[Tensor, "kv_heads slots head_dim"],
+    used: int,
     scaling: float,
     rows: int,
-) -> Float[Tensor, "rows slots"]:
+) -> Float[Tensor, "rows used"]:
     """Causal attention each slot receives from the last `window` tokens, summed over them, averaged over heads.
 
-    The window's queries belong to the last `window` slots. `rows` is 1 (average over all heads of the layer) or
-    the number of key/value heads (average over the query heads that share one). Source: the retrieval window of
-    arXiv 2409.09086, Figure 3.
+    The window's queries belong to the last `window` of the `used` slots; the slots behind are read and left out, so
+    that the product has one of few shapes (`inf_stream.cache.attend`). `rows` is 1 (average over all heads of the
+    layer) or the number of key/value heads (average over the query heads that share one). Source: the retrieval
+    window of arXiv 2409.09086, Figure 3.
     """
     query_heads, window, head_dim = queries.shape
-    kv_heads, slots, _ = rotated_keys.shape
+    kv_heads = rotated_keys.shape[0]
     group = query_heads // kv_heads
     folded = (queries * scaling).reshape(kv_heads, group * window, head_dim)
     logits = folded @ rotated_keys.transpose(1, 2)
     future = torch.ones(window, window, dtype=torch.bool, device=logits.device).triu(1).repeat(group, 1)
-    logits[..., slots - window :].masked_fill_(future, -torch.inf)
+    logits[..., used - window : used].masked_fill_(future, -torch.inf)
+    logits[..., used:] = -torch.inf
     # Converting first is four times faster on a CPU than softmax with a dtype.
-    received = logits.float().softmax(-1).sum(1) / group
+    received = logits.float().softmax(-1).sum(1)[:, :used] / group
     return received.mean(0, keepdim=True) if rows == 1 else received
 
 
@@ -79,10 +82,10 @@ class QueryWindow:
         return self._ring[layer].index_select(1, places)
 
     def received(
-        self, layer: int, rotated_keys: Float[Tensor, "kv_heads slots head_dim"], rows: int
-    ) -> Float[Tensor, "rows slots"]:
-        """Attention each slot of one layer receives from the valid queries."""
-        return attention_received(self.latest(layer), rotated_keys, self._scaling[layer], rows)
+        self, layer: int, rotated_keys: Float[Tensor, "kv_heads slots head_dim"], used: int, rows: int
+    ) -> Float[Tensor, "rows used"]:
+        """Attention each used slot of one layer receives from the valid queries."""
+        return attention_received(self.latest(layer), rotated_keys, used, self._scaling[layer], rows)
 
     def bytes(self) -> int:
         """Memory of the ring."""

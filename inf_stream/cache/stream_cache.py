@@ -17,7 +17,7 @@ from inf_stream.base.errors import BudgetError, ConfigError
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, Table, rotate
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.attend import attend, chunk_mask
+from inf_stream.cache.attend import SLOT_GRID, attend, chunk_mask, round_up
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
@@ -29,9 +29,9 @@ class StreamCache:
     """Keys and values of an endless stream, at most `budget_tokens` per layer after each eviction.
 
     An eviction is due when more than `budget_tokens` are used and at least `evict_every_tokens` came since the last
-    one, so at no time are there more than `budget_tokens + evict_every_tokens + chunk_tokens` (the capacity). That
-    period is at least the policy's retrieval window: scores taken at eviction equal scores accumulated all along
-    only if no eviction falls inside the window.
+    one, so at no time are there more than the capacity: `budget_tokens + evict_every_tokens + chunk_tokens`, rounded
+    up. That period is at least the policy's retrieval window: scores taken at eviction equal scores accumulated all
+    along only if no eviction falls inside the window.
 
     Raises:
         ConfigError: `evict_every_tokens` is shorter than the policy's window.
@@ -55,7 +55,7 @@ class StreamCache:
         self.evictions = 0
         self._rotation = rotation
         self._rows = layout.kv_heads if policy.per_head else 1
-        capacity = budget_tokens + evict_every_tokens + chunk_tokens
+        capacity = round_up(budget_tokens + evict_every_tokens + chunk_tokens, SLOT_GRID)
         self.slots = SlotTable(layout.layers, self._rows, capacity, layout.device, policy.frames_remembered)
         self.planes = KeyValuePlanes(layout, capacity)
         self.window = self._new_window()
@@ -103,7 +103,7 @@ class StreamCache:
         if self._open is not None and self.window is not None:
             self.window.forget()
         if not self.policy.bounded and self.slots.used + len(tags) > self.slots.capacity:
-            self._grow(2 * (self.slots.used + len(tags)))
+            self._grow(round_up(2 * (self.slots.used + len(tags)), SLOT_GRID))
         self._open = CacheStep(self, tags)
         return self._open
 
@@ -171,13 +171,14 @@ class StreamCache:
 
     def _evidence(self) -> Evidence:
         used = self.slots.used
+        read = round_up(used, SLOT_GRID)
         norms = self._value_norms() if self.policy.needs_value_norms else None
         if self._accumulated is not None:
             return Evidence(received=self._accumulated[..., :used], value_norms=norms)
         if self.window is None:
             return Evidence(value_norms=norms)
         received = [
-            self.window.received(layer, self.planes.rotated_keys[layer, :, :used], self._rows)
+            self.window.received(layer, self.planes.rotated_keys[layer, :, :read], used, self._rows)
             for layer in range(self.layout.layers)
         ]
         return Evidence(torch.stack(received), times_visible(self.window.valid, used, self.layout.device), norms)
@@ -247,7 +248,7 @@ class CacheStep:
         self._start = cache.slots.used
         self._stop = self._start + len(tags)
         self._tables = self._tables_of_new()
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._masks: dict[int | None, Tensor] = {}
 
     def attend(
         self,
@@ -264,19 +265,14 @@ class CacheStep:
         cache.planes.write(layer, self._start, keys, rotate(keys, (cos, sin)), values)
         if cache.window is not None:
             cache.window.write(layer, rotated_queries, scaling)
-        kept = cache.planes.rotated_keys[layer, :, : self._stop]
+        read = round_up(self._stop, SLOT_GRID)
+        kept = cache.planes.rotated_keys[layer, :, :read]
         if cache._accumulated is not None:
-            self.received.append(attention_received(rotated_queries, kept, scaling, cache._rows))
+            self.received.append(attention_received(rotated_queries, kept, self._stop, scaling, cache._rows))
         window = cache.layout.sliding_windows[layer]
-        first = 0 if window is None else max(0, self._start + 1 - window)
-        mask = self._mask(window)
-        return attend(
-            rotated_queries,
-            kept[:, first:],
-            cache.planes.values[layer, :, first : self._stop],
-            scaling,
-            None if mask is None else mask[:, first:],
-        )
+        first = 0 if window is None else max(0, self._start + 1 - window) // SLOT_GRID * SLOT_GRID
+        values_kept = cache.planes.values[layer, :, first:read]
+        return attend(rotated_queries, kept[:, first:], values_kept, scaling, self._mask(window)[:, first:])
 
     def _query_table(self, cos: Tensor, sin: Tensor) -> Table:
         rows = cos.shape[0]
@@ -293,17 +289,22 @@ class CacheStep:
         positions, self.cursor = cache._cursor.place(self.tags)
         return LayerTables(cache.layout, cache._rotation(positions), shared=False)
 
-    def _mask(self, window: int | None) -> Tensor | None:
-        tokens = len(self.tags)
-        if tokens == 1:
-            return None
+    def _mask(self, window: int | None) -> Tensor:
         if window not in self._masks:
             layout = self._cache.layout
             two_way = None
             if layout.bidirectional_frames:
                 two_way = torch.where(self.tags.visual > 0, self.tags.segment, -1).to(layout.device)
-            group = layout.query_heads // layout.kv_heads
-            self._masks[window] = chunk_mask(self._start, tokens, group, window, two_way, layout.dtype, layout.device)
+            self._masks[window] = chunk_mask(
+                self._start,
+                len(self.tags),
+                round_up(self._stop, SLOT_GRID),
+                layout.query_heads // layout.kv_heads,
+                window,
+                two_way,
+                layout.dtype,
+                layout.device,
+            )
         return self._masks[window]
 
 
