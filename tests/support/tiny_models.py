@@ -99,6 +99,11 @@ def rope(kind: str = "default", theta: float = 1e4, **more: Any) -> dict[str, An
     return {"rope_type": kind, "rope_theta": theta, **more}
 
 
+def yarn(theta: float = 1e4, **more: Any) -> dict[str, Any]:
+    """Stretched fourfold; it scales queries and keys, which must happen once."""
+    return rope("yarn", theta, factor=4.0, original_max_position_embeddings=128, **more)
+
+
 def gemma_text(**changes: Any) -> dict[str, Any]:
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     return text_shape(
@@ -106,7 +111,7 @@ def gemma_text(**changes: Any) -> dict[str, Any]:
         query_pre_attn_scalar=16,
         sliding_window=24,
         layer_types=kinds,
-        rope_parameters={"sliding_attention": rope(), "full_attention": rope("linear", 1e5, factor=4.0)},
+        rope_parameters={"sliding_attention": rope(), "full_attention": yarn(1e5)},
         **changes,
     )
 
@@ -160,7 +165,7 @@ def _qwen2_vl() -> PreTrainedConfig:
 def _qwen2_5_vl() -> PreTrainedConfig:
     return _config(
         "qwen2_5_vl",
-        text_config=qwen_text(),
+        text_config=qwen_text() | {"rope_parameters": yarn(mrope_section=[2, 3, 3])},
         vision_config={
             "depth": 2, "hidden_size": 32, "out_hidden_size": WIDTH, "num_heads": 2, "intermediate_size": 48,
             "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16,
@@ -247,9 +252,7 @@ def _gemma3() -> PreTrainedConfig:
 
 TEXT: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: _config("llama", **text_shape()),
-    "llama-yarn": lambda: _config(
-        "llama", **text_shape(rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=128))
-    ),
+    "llama-yarn": lambda: _config("llama", **text_shape(rope_parameters=yarn())),
     "mistral": _mistral,
     "qwen2": lambda: _config("qwen2", **text_shape()),
     "qwen3": lambda: _config("qwen3", **text_shape(head_dim=32)),
