@@ -118,7 +118,7 @@ def _make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     )
     parser.add_argument("--version", action="version", version=f"inf-stream {version('inf-stream')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    made = {}
+    made: dict[str, argparse.ArgumentParser] = {}
     for name, summary, fill in (
         ("ask", "ask questions about a video, a folder of images, a camera or an address", _add_ask),
         ("chat", "an endless conversation, with a video or piped text running beside it", _add_chat),

@@ -22,7 +22,7 @@ class PacedSource(Source):
         self.live = source.live
 
     @property
-    def frame_size(self) -> FrameSize | None:  # type: ignore[override]
+    def frame_size(self) -> FrameSize | None:
         """As the source's."""
         return self._source.frame_size
 
