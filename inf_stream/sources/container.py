@@ -1,5 +1,6 @@
 """PyAV containers: opened with clear errors, decoded as far as the data allows."""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,13 +15,17 @@ from inf_stream.sources.base import MAX_PIXELS
 _US_PER_S = 1_000_000
 _MOST_FAILED_READS = 16
 _FALLBACK_FPS = 25
+_PLAYLISTS = ("hls", "dash")
+_TEXT_ART = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""Decoders with which FFmpeg draws plain text files as pictures of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of the stream that could not be read or decoded."""
+    """A stretch of the stream that could not be read or decoded. `is_final`: no later one can be read either."""
 
     reason: str
+    is_final: bool = False
 
 
 Decoded: TypeAlias = av.VideoFrame | Damage
@@ -68,6 +73,13 @@ def duration_ns(container: InputContainer) -> int | None:
     return None
 
 
+def is_endless(container: InputContainer) -> bool:
+    """Whether a network stream has no known end: neither a duration nor a size, or a playlist that keeps growing."""
+    if duration_ns(container) is not None:
+        return False
+    return container.format.name.startswith(_PLAYLISTS) or not (container.size or 0) > 0
+
+
 def nominal_interval_ns(stream: av.VideoStream) -> int:
     """Time from frame to frame as the container estimates it."""
     rate = stream.guessed_rate or stream.average_rate or _FALLBACK_FPS
@@ -92,7 +104,7 @@ def decode(container: InputContainer, stream: av.VideoStream) -> Iterator[Decode
             yield Damage(reason(error))
             continue
         except av.FFmpegError as error:
-            yield Damage(reason(error))
+            yield Damage(reason(error), is_final=True)
             break
         failed_reads = 0
         yield from _frames(stream, packet)
@@ -105,6 +117,8 @@ def reason(error: av.FFmpegError) -> str:
         return "the data is damaged, cut short, or of an unknown kind"
     if isinstance(error, av.error.ExitError | av.error.TimeoutError):
         return "no answer in time"
+    if error.errno == errno.EIO:
+        return "input/output error: no such host, or the connection or disk broke"
     return (error.strerror or type(error).__name__).lower()
 
 
@@ -129,6 +143,8 @@ def _check_video(container: InputContainer, name: str) -> None:
         raise SourceError(f"'{name}' holds no video, only {', '.join(kinds) or 'nothing'}; give a file with pictures")
     if stream.codec_context is None:
         raise SourceError(f"'{name}' is of a video format that this build of FFmpeg cannot decode; convert it to H.264")
+    if stream.codec_context.codec.name in _TEXT_ART:
+        raise SourceError(f"'{name}' is text, not video; stream it as text instead")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise SourceError(

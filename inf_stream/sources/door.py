@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
-from inf_stream.base.config import SourceSettings
+from inf_stream.base.config import SourceSettings, nearest
 from inf_stream.base.errors import SourceError
+from inf_stream.sources.address import SCHEMES, open_address
 from inf_stream.sources.base import FrameSize, Source
+from inf_stream.sources.camera import camera_index, capture, open_camera
 from inf_stream.sources.container import open_container
 from inf_stream.sources.images import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, ImagesSource, images_in
 from inf_stream.sources.player import Player
@@ -33,7 +36,16 @@ def open_source(
     Raises:
         SourceError: within `settings.connect_timeout_s`, naming what is wrong and what is understood.
     """
-    return _open_path(Path(address), settings, frame_size)
+    if (index := camera_index(address)) is not None:
+        return open_camera(index, settings, frame_size, now_ns, capture)
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return _open_path(Path(address), settings, frame_size)
+    if scheme.lower() == "file":
+        return _open_path(Path(unquote(rest.removeprefix("localhost"))), settings, frame_size)
+    if scheme.lower() not in SCHEMES:
+        raise SourceError(f"'{scheme}://' is not an address that can be played{nearest(scheme, [*SCHEMES, 'file'])}")
+    return open_address(address, settings, frame_size, now_ns)
 
 
 def _open_path(path: Path, settings: SourceSettings, frame_size: FrameSize | None) -> Source:
