@@ -1,10 +1,139 @@
-"""A recorded session on disk: what the engine was given, in order, bit for bit."""
+"""Reading a recorded session, as `inf_stream.sources.recorder` writes it; nothing in it is trusted."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from inf_stream.base.errors import SourceError
+from inf_stream.base.events import Frame, Pixels, Question
+from inf_stream.session.replay import ExecutedStep, GiveAnswer
+from inf_stream.session.steps import IngestFrames, IngestText
+from inf_stream.sources.base import MAX_PIXELS
+from inf_stream.sources.image_header import read_header
+from inf_stream.sources.recorder import EVENTS, FORMAT, VERSION, checksum
+
+_LONGEST_LINE_BYTES = 1 << 24
 
 
-class Recorder:
-    """Writes a recording into `folder`, at most `limit_bytes` of it."""
+class Recording:
+    """Iterates over the steps of a recorded session, as often as wanted; frames are read when their step comes.
 
-    def __init__(self, folder: Path, limit_bytes: int):
-        raise NotImplementedError
+    Attributes:
+        folder: where it lies.
+        about: what the recorder was told of the session.
+
+    Raises:
+        SourceError: no recording, of a newer version, or damaged; the damage may show only while iterating.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        with self._open() as file:
+            self.about = self._header(file)
+
+    def __iter__(self) -> Iterator[ExecutedStep]:
+        with self._open() as file:
+            self._header(file)
+            number = 1
+            while line := file.readline(_LONGEST_LINE_BYTES):
+                number += 1
+                try:
+                    step = self._step(_parsed(line))
+                except _DamageError as error:
+                    raise self._damaged(number, str(error)) from error
+                yield step
+
+    def _open(self) -> BinaryIO:
+        try:
+            return (self.folder / EVENTS).open("rb")
+        except OSError as error:
+            raise SourceError(
+                f"'{self.folder}' is not a recording: {EVENTS} cannot be read ({error.strerror or error})"
+            ) from error
+
+    def _header(self, file: BinaryIO) -> dict[str, Any]:
+        try:
+            header = _parsed(file.readline(_LONGEST_LINE_BYTES))
+        except _DamageError as error:
+            raise SourceError(f"'{self.folder}' is not a recording: its header is {error}") from error
+        version, about = header.get("version"), header.get("about")
+        if header.get("format") != FORMAT or not _is_count(version) or not isinstance(about, dict):
+            raise SourceError(f"'{self.folder}' is not a recording of inf-stream: it has another header")
+        if version != VERSION:
+            raise SourceError(
+                f"recording '{self.folder}' is of version {version}; this program reads version {VERSION}: update it"
+            )
+        return about
+
+    def _step(self, values: dict[str, Any]) -> ExecutedStep:
+        match values:
+            case {"type": "frames", "frames": [_, *_] as listed, **rest} if not rest:
+                return IngestFrames(tuple(self._frame(entry) for entry in listed))
+            case {"type": "text", "text": str(text), "at_ns": at_ns, **rest} if not rest and _is_count(at_ns):
+                return IngestText(text, at_ns)
+            case {"type": "answer", "question": dict(question), "decoding_steps": steps, **rest}:
+                if not rest and _is_count(steps):
+                    return GiveAnswer(_question(question), steps)
+        raise _DamageError("not a step")
+
+    def _frame(self, entry: Any) -> Frame:
+        match entry:
+            case {"file": str(file), "at_ns": at_ns, "number": number, "crc32": crc, **rest} if not rest:
+                if _is_count(at_ns) and _is_count(number):
+                    return Frame(self._pixels(file, crc), at_ns, number)
+        raise _DamageError("not a step")
+
+    def _pixels(self, file: str, crc: Any) -> Pixels:
+        try:
+            path = (self.folder / file).resolve()
+            if not path.is_relative_to(self.folder.resolve()):
+                raise _DamageError(f"a reference to '{file}', outside of the recording")
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise _DamageError(f"about frame '{file}', which cannot be read: {error}") from error
+        width, height = read_header(data).size or (0, 0)
+        picture = None
+        if 0 < width * height <= MAX_PIXELS:
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if picture is None or picture.dtype != np.uint8 or picture.shape != (height, width, 3):
+            raise _DamageError(f"about frame '{file}', which is damaged")
+        pixels: Pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        if checksum(pixels) != crc:
+            raise _DamageError(f"about frame '{file}', which is not the one recorded")
+        return pixels
+
+    def _damaged(self, number: int, what: str) -> SourceError:
+        return SourceError(f"recording '{self.folder}' is damaged: line {number} of {EVENTS} is {what}")
+
+
+class _DamageError(Exception):
+    """A line of a recording is not what the recorder writes; says what it is instead."""
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise _DamageError("cut off")
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _DamageError("not JSON") from error
+    if not isinstance(values, dict):
+        raise _DamageError("not a JSON object")
+    return values
+
+
+def _question(values: dict[str, Any]) -> Question:
+    match values:
+        case {"id": str(name), "text": str(text), "at_ns": at_ns, "max_tokens": limit, **rest} if not rest:
+            if _is_count(at_ns) and (limit is None or _is_count(limit)):
+                return Question(name, text, at_ns, limit)
+    raise _DamageError("not a step")
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a JSON value is a whole number from 0 on; True and False are not."""
+    return type(value) is int and value >= 0
