@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -27,11 +27,24 @@ from inf_stream.base.events import (
 Stats = dict[str, float | int | str]
 
 
+@runtime_checkable
+class TextOut(Protocol):
+    """The part of a text file that answers are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Add text."""
+        ...
+
+    def flush(self) -> None:
+        """Hold nothing back."""
+        ...
+
+
 @dataclass(frozen=True)
 class Screen:
     """Where a run writes: answers to `out`, the rest to `errors` (and there in colour, on a terminal)."""
 
-    out: TextIO
+    out: TextOut
     errors: Console
 
     @classmethod

@@ -3,7 +3,16 @@
 import asyncio
 import contextlib
 import threading
-from typing import TextIO
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class TextIn(Protocol):
+    """The part of a text file that lines are read from."""
+
+    def readline(self) -> str:
+        """The next line with its end; empty at the end of the file."""
+        ...
 
 
 class Lines:
@@ -13,7 +22,7 @@ class Lines:
     The thread that waits for the terminal cannot be woken; it ends with the program.
     """
 
-    def __init__(self, stream: TextIO, ahead: int = 1):
+    def __init__(self, stream: TextIn, ahead: int = 1):
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()

@@ -50,7 +50,9 @@ def test_every_flag_reaches_its_setting() -> None:
 
 
 def test_set_reaches_every_section_with_the_type_of_its_value() -> None:
-    given = parsed("--set", "cache.chunk_tokens=128", "--set", "model.system_prompt=be brief", "--set", "answer.top_p=1")
+    given = parsed(
+        "--set", "cache.chunk_tokens=128", "--set", "model.system_prompt=be brief", "--set", "answer.top_p=1"
+    )
     made = merge(None, given + parsed("--set", "policy.window=32", "--set", "policy.separate_heads=true"))
     assert made.cache.chunk_tokens == 128
     assert made.model.system_prompt == "be brief"
