@@ -1,1 +1,1 @@
-"""A session: events in, engine steps and answers out; pure rules, and one thin driver around them."""
+"""A session: events in, engine steps and answers out; a pure machine, and one thin driver around it."""

@@ -1,161 +1,194 @@
-"""What has arrived and waits for the engine: frames and text in one order, both bounded."""
+"""All that waits for the engine, and what of it goes next."""
 
-import math
-from collections import deque
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from inf_stream.base.errors import SessionError
-from inf_stream.base.events import Frame
-from inf_stream.session.queue import BoundedQueue, QueueRule
+from inf_stream.base.events import Frame, FrameArrived, InputEvent, Question, QuestionAsked, TextArrived
+from inf_stream.session.limits import SessionLimits, StepSizes
+from inf_stream.session.queue import FrameQueue, QueueRule, TextPiece, TextQueue, cut_text
 from inf_stream.session.steps import IngestFrames, IngestText
 
 
-@runtime_checkable
-class StepLimits(Protocol):
-    """How much one step takes; every `SteppedEngine` says it, and may change its mind between steps."""
+@dataclass(frozen=True, slots=True)
+class WaitingQuestion:
+    """A question with its place among frames and text, and when it came (a reading of the driver's clock)."""
 
-    @property
-    def frames_per_step(self) -> int:
-        """Most frames of one step."""
-        ...
-
-    @property
-    def characters_per_step(self) -> int:
-        """Most characters of one step."""
-        ...
+    question: Question
+    in_order: bool
+    arrival: int
+    asked_ns: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A frame and its place in the order of everything that arrived."""
+class Discarded:
+    """What waited when a backlog was emptied."""
 
-    place: int
-    frame: Frame
-
-
-@dataclass(slots=True)
-class _Text:
-    """A piece of text, and how many of its characters were taken already."""
-
-    place: int
-    text: str
-    at_ns: int
-    taken: int = 0
+    frames: tuple[Frame, ...]
+    text_characters: int
+    questions: tuple[Question, ...]
 
 
 class Backlog:
-    """Frames and text by order of arrival.
+    """Frames, text and questions in three bounded queues, with one order of arrival over all of them.
 
-    Frames are bounded by their queue's capacity. Text is bounded softly: pieces are accepted while fewer than
-    `capacity_characters` wait, so that never more than this and one piece is held.
+    Questions go first, oldest first, but one `in_order` only when nothing older waits. Else the oldest frames or text
+    go, never beyond an `in_order` question:
+
+        arrival   0  1  2  3  4  5  6
+                  f  f  f  q  f  t  f      q in order: [f f f] q [f] [t] [f]
+                                           q otherwise: q [f f f f] [t] [f]
     """
 
-    def __init__(self, capacity_frames: int, rule: QueueRule, capacity_characters: int):
-        self.frames: BoundedQueue[_Arrival] = BoundedQueue(capacity_frames, rule)
-        self.capacity_characters = capacity_characters
-        self.characters = 0
-        self._texts: deque[_Text] = deque()
+    def __init__(self, sizes: StepSizes, limits: SessionLimits):
+        self._sizes = sizes
+        self._limits = limits
+        self._frames = FrameQueue(limits.queue_frames, limits.rule)
+        self._texts = TextQueue(max(limits.queue_characters, sizes.characters_per_step))
+        self._questions: list[WaitingQuestion] = []
+        self._next_arrival = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.frames) or bool(self._texts)
+    # ---- how full ----------------------------------------------------------------------------------
 
     @property
-    def full_of_text(self) -> bool:
-        """Whether no more text is accepted now."""
-        return self.characters >= self.capacity_characters
+    def frames(self) -> int:
+        """Frames that wait."""
+        return len(self._frames)
 
-    def waits_before(self, place: int) -> bool:
-        """Whether anything that arrived before `place` still waits."""
-        return self._next_frame() < place or self._next_text() < place
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not (self._frames or self._texts or self._questions)
 
-    def add_frame(self, place: int, frame: Frame) -> Frame | None:
-        """Queue a frame; returns the frame that the rule left out, if any.
+    @property
+    def is_full(self) -> bool:
+        """Whether some source must wait: the next frame, step's worth of text or question may not be taken."""
+        return (
+            (self._limits.rule is QueueRule.WAIT and self._frames.is_full)
+            or not self._texts.has_room(self._sizes.characters_per_step)
+            or self.is_full_of_questions
+        )
+
+    @property
+    def is_full_of_questions(self) -> bool:
+        """Whether no further question may be added."""
+        return len(self._questions) >= self._limits.queue_questions
+
+    def has_room(self, event: InputEvent) -> bool:
+        """Whether the event can be added now, or needs no room."""
+        match event:
+            case FrameArrived():
+                return self._limits.rule is not QueueRule.WAIT or not self._frames.is_full
+            case TextArrived(text):
+                return self._texts.has_room(len(text))
+            case QuestionAsked():
+                return not self.is_full_of_questions
+            case _:
+                return True
+
+    # ---- in ----------------------------------------------------------------------------------------
+
+    def add_frame(self, frame: Frame) -> Frame | None:
+        """Returns the frame that the queue's rule left out, if any.
 
         Raises:
-            SessionError: the queue is full and its rule is to wait.
+            SessionError: the queue is full under WAIT.
         """
-        left_out = self.frames.push(_Arrival(place, frame))
-        return None if left_out is None else left_out.frame
+        left_out = self._frames.put(frame, self._next_arrival)
+        self._next_arrival += 1
+        return left_out
 
-    def add_text(self, place: int, text: str, at_ns: int) -> None:
-        """Queue a piece of text; an empty one is nothing.
+    def add_text(self, text: str, at_ns: int) -> None:
+        """Add text, cut into steps.
 
         Raises:
-            SessionError: too much text waits already.
+            SessionError: it does not fit; none of it was added.
         """
-        if self.full_of_text:
-            raise SessionError(
-                f"{self.characters} characters of text wait, {self.capacity_characters} may; wait before sending more"
-            )
-        if text:
-            self._texts.append(_Text(place, text, at_ns))
-            self.characters += len(text)
+        self._texts.require_room(len(text))
+        for piece in cut_text(text, self._sizes.characters_per_step):
+            self._texts.put(TextPiece(piece, at_ns, self._next_arrival))
+            self._next_arrival += 1
 
-    def take(self, limits: StepLimits, before: float = math.inf) -> IngestFrames | IngestText | None:
-        """The next step's worth of what arrived before place `before`; None when there is nothing.
+    def add_question(self, question: Question, *, in_order: bool, asked_ns: int) -> None:
+        """Add a question that `has_room` allows."""
+        assert not self.is_full_of_questions, "questions are bounded"
+        self._questions.append(WaitingQuestion(question, in_order, self._next_arrival, asked_ns))
+        self._next_arrival += 1
 
-        Frames with no text between them go together, up to the limit. So does text of one and the same time;
-        longer text is cut at white space where there is some.
+    # ---- out ---------------------------------------------------------------------------------------
+
+    def holds_question(self, question_id: str) -> bool:
+        """Whether a question with this id waits."""
+        return any(waiting.question.id == question_id for waiting in self._questions)
+
+    def remove_question(self, question_id: str) -> Question:
+        """Take out a question that waits."""
+        found = next(w for w in self._questions if w.question.id == question_id)
+        self._questions.remove(found)
+        return found.question
+
+    def discard(self) -> Discarded:
+        """Empty all queues."""
+        discarded = Discarded(
+            self._frames.take(len(self._frames)),
+            sum(len(self._texts.take().text) for _ in range(len(self._texts))),
+            tuple(waiting.question for waiting in self._questions),
+        )
+        self._questions.clear()
+        return discarded
+
+    def take(self, *, flush: bool) -> IngestFrames | IngestText | WaitingQuestion | None:
+        """Remove and return what goes next, or None if nothing may go yet.
+
+        `flush` says that nothing will follow, so that `full_steps` holds no frames back.
         """
-        frame, text = self._next_frame(), self._next_text()
-        if min(frame, text) >= before:
-            return None
-        if frame < text:
-            return self._take_frames(limits.frames_per_step, min(text, before))
-        return self._take_text(limits.characters_per_step, min(frame, before))
+        ready = self._ready_question()
+        if ready is not None:
+            self._questions.remove(ready)
+            return ready
+        if self._is_text_next():
+            piece = self._texts.take()
+            return IngestText(piece.text, piece.at_ns)
+        count = self._ready_frames(flush=flush)
+        return IngestFrames(self._frames.take(count)) if count else None
 
-    def clear(self) -> tuple[list[Frame], int]:
-        """Give up everything; returns the frames and the number of characters that waited."""
-        frames = [self.frames.pop().frame for _ in range(len(self.frames))]
-        characters, self.characters = self.characters, 0
-        self._texts.clear()
-        return frames, characters
+    def is_ready(self, *, flush: bool) -> bool:
+        """Whether `take` would return something."""
+        return self._ready_question() is not None or self._is_text_next() or self._ready_frames(flush=flush) > 0
+
+    def _ready_question(self) -> WaitingQuestion | None:
+        oldest = min(self._oldest_frame(), self._oldest_text())
+        return next((w for w in self._questions if not w.in_order or w.arrival < oldest), None)
+
+    def _is_text_next(self) -> bool:
+        return self._oldest_text() < self._oldest_frame()
+
+    def _ready_frames(self, *, flush: bool) -> int:
+        barriers = [w.arrival for w in self._questions if w.in_order]
+        barrier = min([self._oldest_text(), *barriers])
+        ready = self._frames.count_before(barrier)
+        portion = min(self._sizes.frames_per_step, self._frames.capacity)
+        is_followed = flush or barrier < self._next_arrival
+        if self._limits.full_steps and ready < portion and not is_followed:
+            return 0
+        return min(ready, portion)
+
+    def _oldest_frame(self) -> int:
+        return self._frames.oldest_arrival(self._next_arrival)
+
+    def _oldest_text(self) -> int:
+        return self._texts.oldest_arrival(self._next_arrival)
+
+    # ---- invariants --------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Assert the invariants."""
-        assert len(self.frames) <= self.frames.capacity, "the frame queue is bounded"
-        assert self.characters == sum(len(t.text) - t.taken for t in self._texts), "characters are counted"
-        assert all(t.taken < len(t.text) for t in self._texts), "no empty text waits"
-        places = [t.place for t in self._texts]
-        assert places == sorted(set(places)), "text waits in order of arrival"
-
-    def _next_frame(self) -> float:
-        return self.frames.head().place if self.frames else math.inf
-
-    def _next_text(self) -> float:
-        return self._texts[0].place if self._texts else math.inf
-
-    def _take_frames(self, most: int, before: float) -> IngestFrames:
-        taken: list[Frame] = []
-        while len(taken) < most and self._next_frame() < before:
-            taken.append(self.frames.pop().frame)
-        return IngestFrames(tuple(taken))
-
-    def _take_text(self, most: int, before: float) -> IngestText:
-        at_ns = self._texts[0].at_ns
-        joined, enough = "", most + 1
-        for piece in self._texts:
-            if piece.place >= before or piece.at_ns != at_ns or len(joined) == enough:
-                break
-            joined += piece.text[piece.taken : piece.taken + enough - len(joined)]
-        text = joined if len(joined) <= most else joined[: _cut(joined, most)]
-        self._remove_characters(len(text))
-        return IngestText(text, at_ns)
-
-    def _remove_characters(self, count: int) -> None:
-        self.characters -= count
-        while count:
-            piece = self._texts[0]
-            removed = min(count, len(piece.text) - piece.taken)
-            piece.taken += removed
-            count -= removed
-            if piece.taken == len(piece.text):
-                self._texts.popleft()
-
-
-def _cut(text: str, most: int) -> int:
-    """Where to cut `text`, of more than `most` characters: before its last white space, else at `most`."""
-    space = max(text.rfind(" "), text.rfind("\n"))
-    words = text[: max(space, 0)].rstrip()
-    return len(words) or most
+        """Assert that all queues are bounded and ordered."""
+        assert len(self._frames) <= self._frames.capacity, "the frame queue is bounded"
+        assert 0 <= self._texts.characters <= self._texts.capacity, "the text queue is bounded"
+        assert len(self._questions) <= self._limits.queue_questions, "the question queue is bounded"
+        ids = [waiting.question.id for waiting in self._questions]
+        assert len(set(ids)) == len(ids), "question ids are unique"
+        queues = (self._frames.arrivals(), self._texts.arrivals(), [w.arrival for w in self._questions])
+        for arrivals in queues:
+            assert arrivals == sorted(arrivals), "each queue is in order of arrival"
+        everything = [arrival for arrivals in queues for arrival in arrivals]
+        assert len(set(everything)) == len(everything), "arrival numbers are unique"
+        assert all(arrival < self._next_arrival for arrival in everything), "arrival numbers lie in the past"

@@ -1,23 +1,25 @@
-"""The steps a session gives its engine, each exactly one bounded call, and what comes back."""
+"""What a session asks of its driver, and what the driver reports back."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from inf_stream.base.errors import InfStreamError
-from inf_stream.base.events import Frame, Question
+from inf_stream.base.events import Frame, OutputEvent, Question
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+
+# ---- steps: each is exactly one call of the engine, so each is bounded -------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class IngestFrames:
-    """`ingest_frames(frames)`: frames encoded together. The grouping matters for an exact repetition."""
+    """Encode these frames into the cache; at most `frames_per_step` of them."""
 
     frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestText:
-    """`ingest_text(text, at_ns)`."""
+    """Read this piece of streamed text; at most `characters_per_step` long."""
 
     text: str
     at_ns: int
@@ -25,32 +27,41 @@ class IngestText:
 
 @dataclass(frozen=True, slots=True)
 class BeginAnswer:
-    """`begin_answer(question)`."""
+    """Read the question's prompt."""
 
     question: Question
 
 
 @dataclass(frozen=True, slots=True)
 class StepAnswer:
-    """`step_answer()`: one token."""
+    """Decode one token of the open answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndAnswer:
-    """`end_answer()`: after the last token, or earlier when the answer was cancelled or failed."""
+    """Close the open answer, finished or not."""
 
 
 Step: TypeAlias = IngestFrames | IngestText | BeginAnswer | StepAnswer | EndAnswer
 
+# ---- results ------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """Frames, text or a question's prompt are in the cache."""
+    """Frames or text are in the cache, or a question's prompt is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDecoded:
+    """A `StepAnswer` is done."""
+
+    answer: AnswerStep
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnded:
-    """An answer is closed: how many tokens it had, and the engine's counts and sizes now."""
+    """An `EndAnswer` is done; `stats` are the engine's at this moment."""
 
     tokens: int
     stats: dict[str, float | int | str] = field(default_factory=dict)
@@ -58,43 +69,66 @@ class AnswerEnded:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """The engine refused the step; the session goes on."""
+    """The engine refused the step, and can go on with another."""
 
     error: InfStreamError
 
 
-@dataclass(frozen=True, slots=True)
-class StepCrashed:
-    """Something nobody expected went wrong in the step; the session must end."""
-
-    error: BaseException
+StepResult: TypeAlias = StepDone | TokenDecoded | AnswerEnded | StepFailed
 
 
-StepResult: TypeAlias = StepDone | AnswerStep | AnswerEnded | StepFailed
-"""What `run_step` gives: an `AnswerStep` for `StepAnswer`, an `AnswerEnded` for `EndAnswer`, else a `StepDone`."""
+def execute(engine: SteppedEngine, step: Step) -> StepResult:
+    """Make the one call of the engine that `step` stands for.
 
-
-def run_step(engine: SteppedEngine, step: Step) -> StepResult:
-    """Run one step on the engine; blocks until it is done.
-
-    An `InfStreamError` of the engine becomes a `StepFailed`; any other exception passes through.
+    An `InfStreamError` becomes a `StepFailed`; whatever else the engine raises passes through.
     """
     try:
-        return _call(engine, step)
+        match step:
+            case IngestFrames(frames):
+                engine.ingest_frames(frames)
+            case IngestText(text, at_ns):
+                engine.ingest_text(text, at_ns)
+            case BeginAnswer(question):
+                engine.begin_answer(question)
+            case StepAnswer():
+                return TokenDecoded(engine.step_answer())
+            case EndAnswer():
+                return AnswerEnded(engine.end_answer(), engine.stats())
     except InfStreamError as error:
         return StepFailed(error)
-
-
-def _call(engine: SteppedEngine, step: Step) -> StepResult:
-    match step:
-        case IngestFrames(frames):
-            engine.ingest_frames(frames)
-        case IngestText(text, at_ns):
-            engine.ingest_text(text, at_ns)
-        case BeginAnswer(question):
-            engine.begin_answer(question)
-        case StepAnswer():
-            return engine.step_answer()
-        case EndAnswer():
-            return AnswerEnded(engine.end_answer(), engine.stats())
     return StepDone()
+
+
+# ---- actions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Execute this step and report its result by `step_done`; it is the only one in flight."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand this event to whoever listens."""
+
+    event: OutputEvent
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSource:
+    """A queue is full and nothing may be lost: read no more from sources that can wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSource:
+    """There is room again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The session is over; the last action."""
+
+
+Action: TypeAlias = RunStep | Emit | PauseSource | ResumeSource | Close
