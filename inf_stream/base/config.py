@@ -50,6 +50,9 @@ class ModelSettings:
         "text before each frame, e.g. '[{clock}] ' or '<{seconds:.1f} seconds>'; auto: the form the family "
         "was trained on; none: no time text",
     )
+    frame_tokens: int = setting(
+        0, "most visual tokens a frame may take, for families whose frames vary; 0: their default", low=0, high=1 << 16
+    )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
         BudgetError, ModelError: the cache does not fit, or the model's family is not supported.
     """
     policy = make_policy(settings.cache.policy, settings.policy)
-    model = StreamModel(weights, system_prompt=settings.model.system_prompt)
+    model = StreamModel(
+        weights, system_prompt=settings.model.system_prompt, frame_tokens=settings.model.frame_tokens or None
+    )
     need_bytes = cache_bytes(model.layout, settings)
     require_memory(
         f"keys and values of {settings.cache.budget_tokens} tokens",

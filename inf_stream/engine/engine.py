@@ -1,5 +1,6 @@
 """The engine: frames, text and questions become cache entries and tokens, one bounded step a call."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from inf_stream.engine.assemble import Assembler, Turn
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.sampling import Sampler, TextAssembler
-from inf_stream.models.chunk import Chunk
+from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.stream_model import StreamModel
 
 _CHARACTERS_PER_TOKEN = 4
@@ -85,8 +86,10 @@ class Engine:
                 "vision-language model, e.g. --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
             )
         self._ensure_open()
-        pixels = torch.stack([fit_pixels(f.pixels, self.model.vision.frame_size) for f in frames])
-        encoded = self.model.encode(pixels)
+        pixels = [fit_pixels(f.pixels, self.model.vision.frame_size) for f in frames]
+        encoded: list[VisualTokens] = []
+        for _, alike in itertools.groupby(pixels, key=lambda p: p.shape):
+            encoded += self.model.encode(torch.stack(list(alike)))
         chunks = []
         with self._assembler.undone_on_error():
             for frame, visual in zip(frames, encoded, strict=True):
@@ -153,9 +156,11 @@ class Engine:
     def end_answer(self) -> int:
         """Close the answer, finished or not; what was said stays in the cache. Returns its number of tokens."""
         answer = self._require_answer()
-        self._read_unread(answer)
-        self._open = None
-        self._assembler.turn = Turn.ANSWERED
+        try:
+            self._read_unread(answer)
+        finally:
+            self._open = None
+            self._assembler.turn = Turn.ANSWERED
         return answer.tokens
 
     def stats(self) -> dict[str, float | int | str]:

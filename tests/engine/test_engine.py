@@ -216,6 +216,25 @@ def test_a_step_takes_as_many_frames_as_fill_a_chunk() -> None:
     assert engine.characters_per_step == 400
 
 
+def test_pictures_of_several_shapes_go_in_one_step_as_they_would_one_by_one() -> None:
+    tall, wide = picture(0), picture(1)
+    tall = Frame(np.ascontiguousarray(tall.pixels.transpose(1, 0, 2)), 0, 0)
+    together, apart = make_engine("qwen2-vl"), make_engine("qwen2-vl")
+    together.ingest_frames([tall, wide])
+    apart.ingest_frames([tall])
+    apart.ingest_frames([wide])
+    for engine in (together, apart):
+        engine.begin_answer(question())
+    torch.testing.assert_close(together._open.logits, apart._open.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_tokens_a_frame_can_be_asked_for() -> None:
+    few, many = make_engine("qwen2-vl", model={"frame_tokens": 4}), make_engine("qwen2-vl")
+    for engine in (few, many):
+        engine.ingest_frames([picture(0)])
+    assert few.cache.seen_tokens < many.cache.seen_tokens
+
+
 def test_a_text_model_cannot_see() -> None:
     with pytest.raises(ModelError, match=r"'llama' is a text model and cannot see frames; choose"):
         make_engine("llama").ingest_frames([picture(0)])
@@ -270,6 +289,23 @@ def test_running_out_of_memory_says_what_to_do_and_the_stream_goes_on(monkeypatc
     engine.ingest_frames([picture(2)])
     engine.cache.check()
     assert answer(engine, question())[1] is FinishReason.LENGTH
+
+
+def test_an_answer_whose_last_token_cannot_be_read_is_closed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine("llama")
+    engine.begin_answer(question())
+    engine.step_answer()
+    forward = engine.model.forward
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine.model, "forward", fail)
+    with pytest.raises(BudgetError, match="out of memory"):
+        engine.end_answer()
+    monkeypatch.setattr(engine.model, "forward", forward)
+    engine.ingest_text("on it goes", 0)
+    assert answer(engine, question("and?", 2))[1] is FinishReason.LENGTH
 
 
 def test_stats_count() -> None:
