@@ -92,7 +92,8 @@ def without_password(url: str) -> str:
 
 def _checked_name(url: str) -> str:
     try:
-        name, host = without_password(url), urlsplit(url).hostname
+        name, parts = without_password(url), urlsplit(url)
+        host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise SourceError(f"address is not valid: {error}") from error
     if not host:

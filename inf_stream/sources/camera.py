@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import cv2
 
@@ -18,6 +18,7 @@ from inf_stream.sources.pump import within
 DEVICES = Path("/dev")
 
 
+@runtime_checkable
 class Capture(Protocol):
     """What is used of `cv2.VideoCapture`."""
 

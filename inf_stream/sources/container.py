@@ -1,9 +1,9 @@
 """PyAV containers: opened with clear errors, decoded as far as the data allows."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -28,6 +28,12 @@ class Damage:
     is_final: bool = False
 
 
+if TYPE_CHECKING:
+    VideoPacket: TypeAlias = av.Packet[av.VideoStream]
+else:
+    VideoPacket = av.Packet  # generic for type checkers only
+ReadPackets: TypeAlias = Callable[[], Iterator[VideoPacket]]
+DecodePacket: TypeAlias = Callable[[VideoPacket | None], list[av.VideoFrame]]
 Decoded: TypeAlias = av.VideoFrame | Damage
 
 
@@ -91,7 +97,12 @@ def decode(container: InputContainer, stream: av.VideoStream) -> Iterator[Decode
 
     Data that makes no sense is skipped; an error of the file or connection itself ends the stream.
     """
-    packets = container.demux(stream)
+    return decode_with(lambda: container.demux(stream), stream.codec_context.decode)
+
+
+def decode_with(read: ReadPackets, decode_packet: DecodePacket) -> Iterator[Decoded]:
+    """`decode`, given how packets are read (and read on after an error) and turned into frames."""
+    packets = read()
     failed_reads = 0
     while failed_reads < _MOST_FAILED_READS:
         try:
@@ -100,15 +111,17 @@ def decode(container: InputContainer, stream: av.VideoStream) -> Iterator[Decode
             return
         except av.InvalidDataError as error:
             failed_reads += 1
-            packets = container.demux(stream)
+            packets = read()
             yield Damage(reason(error))
             continue
         except av.FFmpegError as error:
             yield Damage(reason(error), is_final=True)
             break
         failed_reads = 0
-        yield from _frames(stream, packet)
-    yield from _frames(stream, None)
+        if packet.is_corrupt:
+            yield Damage("the container marks data as damaged")
+        yield from _frames(decode_packet, packet)
+    yield from _frames(decode_packet, None)
 
 
 def reason(error: av.FFmpegError) -> str:
@@ -122,11 +135,9 @@ def reason(error: av.FFmpegError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def _frames(stream: av.VideoStream, packet: "av.Packet[av.VideoStream] | None") -> Iterator[Decoded]:
-    if packet is not None and packet.is_corrupt:
-        yield Damage("the container marks data as damaged")
+def _frames(decode_packet: DecodePacket, packet: VideoPacket | None) -> Iterator[Decoded]:
     try:
-        frames = stream.codec_context.decode(packet)
+        frames = decode_packet(packet)
     except av.FFmpegError as error:
         yield Damage(reason(error))
         return

@@ -1,5 +1,7 @@
 """One door to all video: tells from an address which kind of source it names."""
 
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +38,8 @@ def open_source(
     Raises:
         SourceError: within `settings.connect_timeout_s`, naming what is wrong and what is understood.
     """
+    if not address.strip():
+        raise SourceError(f"the address is empty; give {_KINDS}")
     if (index := camera_index(address)) is not None:
         return open_camera(index, settings, frame_size, now_ns, capture)
     scheme, mark, rest = address.partition("://")
@@ -49,18 +53,20 @@ def open_source(
 
 
 def _open_path(path: Path, settings: SourceSettings, frame_size: FrameSize | None) -> Source:
-    if path.is_dir():
-        return ImagesSource(images_in(path), str(path), settings.fps, frame_size)
-    _check_file(path)
+    name, facts = str(path), _facts(path)
+    if stat.S_ISDIR(facts.st_mode):
+        return ImagesSource(images_in(path), name, settings.fps, frame_size)
+    if stat.S_ISREG(facts.st_mode) and facts.st_size == 0:
+        raise SourceError(f"'{name}' is empty (0 bytes); give {_KINDS}")
     if path.suffix.lower() in IMAGE_SUFFIXES - ANIMATED_SUFFIXES:
-        return ImagesSource([path], str(path), settings.fps, frame_size)
-    return Player(open_container(f"file:{path}", str(path)), str(path), settings.fps, frame_size)
+        return ImagesSource([path], name, settings.fps, frame_size)
+    return Player(open_container(f"file:{path}", name), name, settings.fps, frame_size)
 
 
-def _check_file(path: Path) -> None:
+def _facts(path: Path) -> os.stat_result:
     try:
-        size_bytes = path.stat().st_size
+        return path.stat()
     except OSError as error:
         raise SourceError(f"'{path}' cannot be opened: {error.strerror or error}; give {_KINDS}") from error
-    if size_bytes == 0 and path.is_file():
-        raise SourceError(f"'{path}' is empty (0 bytes); give {_KINDS}")
+    except ValueError as error:
+        raise SourceError(f"{str(path)!r} is not a file name: {error}") from error

@@ -8,6 +8,7 @@ from typing import cast
 import av
 import numpy as np
 from av.sidedata.sidedata import SideData, Type
+from jaxtyping import UInt8
 
 from inf_stream.base.events import Pixels
 
@@ -30,7 +31,7 @@ class Orientation:
         """(width, height) after turning a picture of this size, and the other way round."""
         return (height, width) if self.swapped else (width, height)
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def apply(self, pixels: Pixels) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
         """The picture as it is to be shown."""
         if self.swapped:
             pixels = pixels.transpose(1, 0, 2)

@@ -22,7 +22,7 @@ class Timeline:
     def __init__(self, time_base: Fraction, start: int | None, interval_ns: int, duration_ns: int | None = None):
         self._tick_ns = time_base * NS_PER_S
         self._start, self._interval_ns = start, interval_ns
-        self._limit_ns = None if duration_ns is None else duration_ns + _BEYOND_END_NS
+        self._end_ns = duration_ns
         self._base_ns: int | None = None
         self.next_ns = 0
         """Where the next frame is expected."""
@@ -53,9 +53,9 @@ class Timeline:
         raw_ns = round(pts * self._tick_ns)
         if self._base_ns is None:
             start = pts if self._start is None else min(self._start, pts)
-            self._base_ns = round(start * self._tick_ns)
+            self._base_ns = round(start * self._tick_ns) if self.last_ns is None else raw_ns - self.next_ns
         at_ns = raw_ns - self._base_ns
-        if self._limit_ns is not None and at_ns > max(self._limit_ns, self.next_ns):
+        if self._end_ns is not None and at_ns > max(self._end_ns, self.next_ns) + _BEYOND_END_NS:
             return self.next_ns
         if self.last_ns is None or at_ns >= self.last_ns:
             return at_ns
