@@ -1,0 +1,91 @@
+"""Writes the table of results between the marks in README.md from the JSON lines in `demos/bench/results/`.
+
+    python demos/bench/readme_results.py [--check]
+
+No figure there is typed by hand; the last line of each file counts.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent.parent / "README.md"
+START, END = "<!-- results -->", "<!-- /results -->"
+
+
+def latest(name: str) -> dict[str, Any]:
+    """The newest result of a benchmark."""
+    found: dict[str, Any] = json.loads((HERE / "results" / f"{name}.jsonl").read_text().splitlines()[-1])
+    return found
+
+
+def endless_rows() -> list[str]:
+    """One row a stream: what went in, what stayed, and how the end compares with the beginning."""
+    streams = {"endless_video": "an hour of video at 1 fps", "endless_text": "a text of a million tokens"}
+    rows = [
+        "| stream | questions | tokens seen | tokens kept, at most | process memory, early and late | time to first token |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, title in streams.items():
+        r = latest(name)
+        rows.append(
+            f"| {title} | {r['questions']} | {r['tokens_seen']:,} | {r['most_tokens_kept']:,} "
+            f"| {r['memory_after_a_twelfth_mib']:.0f} and {r['memory_at_the_end_mib']:.0f} MiB "
+            f"({100 * r['memory_change']:+.1f} %) "
+            f"| {r['ttft_start_s']:.2f} and {r['ttft_end_s']:.2f} s ({100 * r['ttft_change']:+.1f} %) |"
+        )
+    return rows
+
+
+def perplexity_rows() -> list[str]:
+    """One row a policy, one column a text."""
+    lines = [json.loads(line) for line in (HERE / "results" / "perplexity.jsonl").read_text().splitlines()]
+    texts = list(dict.fromkeys(line["text"] for line in lines))
+    found = {(line["text"], r["policy"]): r for line in lines for r in line["results"]}
+    policies = list(dict.fromkeys(policy for _, policy in found))
+    rows = [f"| policy | {' | '.join(texts)} |", "|---|" + "---|" * len(texts)]
+    for policy in policies:
+        cells = [f"{found[text, policy]['perplexity']:.2f}" if (text, policy) in found else "" for text in texts]
+        rows.append(f"| `{policy}` | {' | '.join(cells)} |")
+    return rows
+
+
+def block() -> str:
+    """What belongs between the marks."""
+    video, ppl = latest("endless_video"), latest("perplexity")
+    tokens = max(r["tokens"] for r in ppl["results"])
+    return "\n".join(
+        [
+            START,
+            *endless_rows(),
+            "",
+            f"Measured by `demos/bench/endless_video.py` and `endless_text.py` on {video['device']}, "
+            f"{video['threads']} thread, SmolLM2-135M in bfloat16 (before the video a vision tower with random weights: "
+            "it measures cost, not sight).",
+            "",
+            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']} (SmolLM2-135M, `demos/bench/perplexity.py`); "
+            "with this small model perplexity hardly rewards relevance, so sinks and recent tokens alone stay a little ahead:",
+            "",
+            *perplexity_rows(),
+            END,
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
+    args = parser.parse_args()
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    updated = before + block() + rest.split(END)[1]
+    if args.check and updated != text:
+        sys.exit("README.md is out of date; run python demos/bench/readme_results.py")
+    README.write_text(updated, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
