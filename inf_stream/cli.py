@@ -215,9 +215,14 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    settings = merge(arguments.config, overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS))
+    given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
+    settings = merge(arguments.config, given)
     from inf_stream.app.ask import AskRequest, ask
+    from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.running import Output
+
+    if is_recording(arguments.video):
+        settings = merge(arguments.config, given, recorded_settings(Path(arguments.video)))
 
     return ask(
         AskRequest(

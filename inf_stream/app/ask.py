@@ -1,19 +1,23 @@
 """`inf-stream ask`: questions about a video, a folder of images, a camera, an address or a recording."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.progress import StreamProgress
-from inf_stream.app.questions import plan_questions
+from inf_stream.app.questions import PlannedQuestion, plan_questions
+from inf_stream.app.recordings import is_recording, recorded
 from inf_stream.app.reports import Screen
 from inf_stream.app.running import Output, draw_map, run_stream
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.base.clock import parse_clock, seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
+from inf_stream.session.replay import replay
 from inf_stream.sources import LoopedSource, Source, open_source
+from inf_stream.sources.recording import Recording
 
 _ENDLESS_NS = 1 << 62
 
@@ -55,33 +59,16 @@ def ask(request: AskRequest) -> int:
     screen = Screen.standard()
     until_ns = parse_duration(request.duration)
     planned = plan_questions(request.question, request.at, request.questions)
-    if not planned:
-        raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
     request.output.check()
     check_settings(request.settings)
+    if is_recording(request.video):
+        _replay(request, screen)
+        return 0
+    if not planned:
+        raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
     require_sight(request.settings.model.name)
     with open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns) as source:
-        engine = load_engine(request.settings, screen, sees=True)
-        require_questions_fit(engine, planned)
-        assert engine.model.vision is not None, "checked when it was loaded"
-        source.frame_size = engine.model.vision.frame_size
-        stream = ScheduledStream(source, planned, in_order=not source.live, until_ns=until_ns)
-        report = request.output.report(
-            screen, progress_of(screen, source, until_ns), questions=len({q.text for q in planned}) > 1
-        )
-        if source.live and until_ns is None and any(q.at_ns is None for q in planned):
-            report.note(f"{source.describe()} is live: press Ctrl-C to end it and have the question answered")
-        try:
-            run_stream(
-                engine,
-                stream,
-                report,
-                request.settings.source,
-                live=source.live,
-                live_until_ns=until_ns if source.live else None,
-            )
-        finally:
-            draw_map(engine, request.output.memory_map, screen)
+        _watch(request, screen, source, planned, until_ns)
     return 0
 
 
@@ -113,7 +100,52 @@ def parse_duration(text: str | None) -> int | None:
     return duration_ns
 
 
-def progress_of(screen: Screen, source: Source, until_ns: int | None) -> StreamProgress:
-    """The progress line for a source, with its length where it is known."""
-    known = [ns for ns in (source.duration_ns, until_ns) if ns is not None]
-    return StreamProgress(screen.errors, source.describe(), seconds(min(known)) if known else None)
+def _watch(
+    request: AskRequest, screen: Screen, source: Source, planned: Sequence[PlannedQuestion], until_ns: int | None
+) -> None:
+    lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns != _ENDLESS_NS]
+    progress = StreamProgress(screen.errors, request.video, seconds(min(lengths_ns)) if lengths_ns else None)
+    report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
+    with recorded(request.record, request.settings, report.note) as observer:
+        engine = load_engine(request.settings, screen, sees=True)
+        require_questions_fit(engine, planned)
+        assert engine.model.vision is not None, "checked when it was loaded"
+        source.frame_size = engine.model.vision.frame_size
+        if source.live and until_ns is None and any(q.at_ns is None for q in planned):
+            report.note(f"{source.describe()} is live: press Ctrl-C to end it and have the question answered")
+        try:
+            run_stream(
+                engine,
+                ScheduledStream(source, planned, in_order=not source.live, until_ns=until_ns),
+                report,
+                request.settings.source,
+                live=source.live,
+                live_until_ns=until_ns if source.live else None,
+                observer=observer,
+            )
+        finally:
+            draw_map(engine, request.output.memory_map, report)
+
+
+def _replay(request: AskRequest, screen: Screen) -> None:
+    for given, name in (
+        (request.question is not None, "QUESTION"),
+        (bool(request.at), "--at"),
+        (request.questions is not None, "--questions"),
+        (request.duration is not None, "--duration"),
+        (request.loop, "--loop"),
+        (request.record is not None, "--record"),
+    ):
+        if given:
+            raise ConfigError(
+                f"'{request.video}' is a recording, which brings its own questions and length along; leave {name} out"
+            )
+    recording = Recording(Path(request.video))
+    report = request.output.report(screen, StreamProgress(screen.errors, request.video, None), questions=True)
+    engine = load_engine(request.settings, screen, sees=False)
+    try:
+        with contextlib.closing(report):
+            for event in replay(engine, recording):
+                report.show(event)
+    finally:
+        draw_map(engine, request.output.memory_map, report)

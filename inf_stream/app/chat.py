@@ -14,8 +14,8 @@ from inf_stream.app.loading import check_settings, load_engine, require_question
 from inf_stream.app.paced import PacedSource
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, plan_questions
-from inf_stream.app.recordings import recording
-from inf_stream.app.reports import Screen
+from inf_stream.app.recordings import recorded
+from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Output, draw_map, run_stream
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.terminal import Lines
@@ -83,18 +83,17 @@ def _check(request: ChatRequest) -> None:
 
 
 def _read_text(request: ChatRequest, planned: Sequence[PlannedQuestion], screen: Screen) -> int:
-    with recording(request.record, request.settings) as observer:
+    progress = StreamProgress(screen.errors, "reading", None)
+    report = request.output.report(screen, progress, questions=len(planned) > 1)
+    with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=False)
         require_questions_fit(engine, planned)
         source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: 0)
         stream = ScheduledStream(source, planned, in_order=True)
-        report = request.output.report(
-            screen, StreamProgress(screen.errors, "reading", None), questions=len(planned) > 1
-        )
         try:
             run_stream(engine, stream, report, request.settings.source, live=False, observer=observer)
         finally:
-            draw_map(engine, request.output.memory_map, screen)
+            draw_map(engine, request.output.memory_map, report)
     return 0
 
 
@@ -108,13 +107,14 @@ def _converse(request: ChatRequest, screen: Screen) -> int:
         require_sight(request.settings.model.name)
         source = open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns)
         source = source if source.live else PacedSource(source)
+    report = request.output.report(screen, times=source is not None)
     try:
-        with recording(request.record, request.settings) as observer:
+        with recorded(request.record, request.settings, report.note) as observer:
             engine = load_engine(request.settings, screen, sees=source is not None)
             try:
-                _hold(request, screen, engine, source, until_ns, observer)
+                _hold(request, screen, report, engine, source, until_ns, observer)
             finally:
-                draw_map(engine, request.output.memory_map, screen)
+                draw_map(engine, request.output.memory_map, report)
     finally:
         if source is not None:
             source.close()
@@ -124,13 +124,13 @@ def _converse(request: ChatRequest, screen: Screen) -> int:
 def _hold(
     request: ChatRequest,
     screen: Screen,
+    report: Report,
     engine: Engine,
     source: Source | None,
     until_ns: int | None,
     observer: Observer | None,
 ) -> None:
     typed = sys.stdin.isatty()
-    report = request.output.report(screen, times=source is not None)
     limits = SessionLimits.from_settings(request.settings.source, live=source is not None and source.live)
     stream = None
     if source is not None:

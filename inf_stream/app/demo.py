@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 
 from inf_stream.app.loading import VISION_MODEL, check_settings, load_engine
@@ -14,6 +13,7 @@ from inf_stream.app.running import draw_map, run_stream
 from inf_stream.app.text_report import TextReport
 from inf_stream.base.config import Settings
 from inf_stream.base.events import Question, QuestionAsked, TextArrived
+from inf_stream.session.queue import cut_text
 
 _PIECE_CHARACTERS = 1024
 
@@ -49,13 +49,18 @@ class DemoStream:
         """There is nothing to let go of."""
 
     def _make_events(self, text: str, stops: Sequence[Stop]) -> Iterator[TextArrived | QuestionAsked]:
-        start, numbers = 0, count(1)
-        for stop in stops:
+        start = 0
+        for number, stop in enumerate(stops, 1):
             end = text.index(stop.after, start) + len(stop.after)
             yield from _pieces(text[start:end])
-            yield QuestionAsked(Question(f"q{next(numbers)}", stop.question, 0), in_order=True)
+            yield QuestionAsked(Question(f"q{number}", stop.question, 0), in_order=True)
             start = end
         yield from _pieces(text[start:])
+
+
+def _pieces(text: str) -> Iterator[TextArrived]:
+    for piece in cut_text(text, _PIECE_CHARACTERS):
+        yield TextArrived(piece, 0)
 
 
 def book() -> str:
@@ -83,13 +88,11 @@ def demo(settings: Settings, memory_map: Path) -> int:
         f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n\n'
     )
     engine = load_engine(settings, screen, sees=False)
-    report = TextReport(
-        screen, StreamProgress(screen.errors, "reading", len(text)), stats=True, questions=True
-    )
+    report = TextReport(screen, StreamProgress(screen.errors, "reading", len(text)), stats=True, questions=True)
     try:
         run_stream(engine, DemoStream(text, STOPS), report, settings.source, live=False)
     finally:
-        draw_map(engine, memory_map, screen)
+        draw_map(engine, memory_map, report)
     seen, kept = engine.cache.seen_tokens, engine.cache.used_tokens
     screen.write(
         f"\n{seen:,} tokens went by; {kept:,} of them ({kept / seen:.1%}) are still in the cache, whose "

@@ -107,8 +107,10 @@ def overrides(arguments: argparse.Namespace, flags: Mapping[str, str]) -> list[O
     ]
 
 
-def merge(config: Path | None, given: Sequence[Override]) -> Settings:
+def merge(config: Path | None, given: Sequence[Override], base: Settings | None = None) -> Settings:
     """The settings of a run: `given`, later ones over earlier ones, over the file `config` over the defaults.
+
+    Without a file, `base` takes the place of the defaults.
 
     Options of `[policy]` in the file belong to the policy named there: another policy named in `given` starts
     from its own defaults.
@@ -116,7 +118,7 @@ def merge(config: Path | None, given: Sequence[Override]) -> Settings:
     Raises:
         ConfigError: naming the flag or the file's key, its value, the limit, and the nearest known name.
     """
-    settings = Settings() if config is None else load_settings(config)
+    settings = (base or Settings()) if config is None else load_settings(config)
     policy_of_file = settings.cache.policy
     for one in given:
         settings = _apply(settings, one)

@@ -15,6 +15,8 @@ from inf_stream.cache.stream_cache import StreamCache
 MOST_BINS = 360
 _MOST_ENLARGED_BINS = 120
 _ENLARGE_BELOW = 0.25
+_LEAST_ENLARGED = 3
+_ENLARGED_SHARES = (0.95, 0.9, 0.8, 0.65, 0.5)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,14 @@ class MemoryMap:
         return self.tick(place) if self.timed else f"token {self.tick(place)}"
 
 
+@dataclass(frozen=True)
+class Enlarged:
+    """The newest stretch of a stream: where the newest `share` of its kept tokens lie."""
+
+    map: MemoryMap
+    share: float
+
+
 def kept_in(cache: StreamCache) -> Kept:
     """What `cache` holds now; call it from the engine's thread or while the engine rests."""
     used = cache.slots.used
@@ -114,9 +124,14 @@ def memory_map(kept: Kept, start: float = 0.0, most_bins: int = MOST_BINS) -> Me
     return MemoryMap(kept.timed, edges, counts, half_from)
 
 
-def enlarged(kept: Kept, whole: MemoryMap) -> MemoryMap | None:
-    """The newest stretch that holds half of the memory, or None if it is too long to need enlarging."""
-    start, end = whole.half_from, float(whole.edges[-1])
-    if end - start > _ENLARGE_BELOW * (end - float(whole.edges[0])):
-        return None
-    return memory_map(kept, start, _MOST_ENLARGED_BINS)
+def enlarged(kept: Kept, whole: MemoryMap) -> Enlarged | None:
+    """As much of the newest memory as lies in a short stretch of the stream.
+
+    None if even the newest half is spread too widely to need enlarging, or the stream is too short for it.
+    """
+    end = float(whole.edges[-1])
+    for share in _ENLARGED_SHARES:
+        start = float(np.quantile(kept.places, 1 - share, method="higher")) if kept.tokens else 0.0
+        if _LEAST_ENLARGED <= end - start <= _ENLARGE_BELOW * (end - float(whole.edges[0])):
+            return Enlarged(memory_map(kept, start, _MOST_ENLARGED_BINS), share)
+    return None

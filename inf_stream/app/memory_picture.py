@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _PAPER, _INK, _FAINT, _GLOW = "#0d1117", "#e6edf3", "#7d8590", "#f5a742"
 _WIDTHS = (2.6, 1.0)
-_TITLES = ("whole stream", "newest half of the memory, enlarged")
 _TICKS = (9, 3)
 _UNEVEN = 20
 """From this ratio of the fullest stretch to the middle one on, the strip's scale is logarithmic."""
@@ -42,7 +41,10 @@ def _figure(kept: Kept) -> "Figure":
 
     whole = memory_map(kept)
     newest = enlarged(kept, whole)
-    parts = [whole] if newest is None else [whole, newest]
+    parts, titles = [whole], ["whole stream"]
+    if newest is not None:
+        parts.append(newest.map)
+        titles.append(f"newest {newest.share:.0%} of the memory, enlarged")
     figure = Figure(figsize=(13, 6.4), dpi=110)
     grid = figure.add_gridspec(
         2, len(parts), height_ratios=(1, 3.4), width_ratios=_WIDTHS[: len(parts)],
@@ -53,7 +55,7 @@ def _figure(kept: Kept) -> "Figure":
         layers = figure.add_subplot(grid[1, column], sharex=strip)
         _draw_strip(strip, part)
         _draw_layers(layers, part, ticks=_TICKS[column])
-        strip.set_title(_TITLES[column], color=_INK, fontsize=11, loc="left", pad=6)
+        strip.set_title(titles[column], color=_INK, fontsize=11, loc="left", pad=6)
         if column == 0:
             strip.set_ylabel("% of memory", color=_FAINT)
             layers.set_ylabel("layer", color=_FAINT)
@@ -69,7 +71,7 @@ def caption(kept: Kept, whole: MemoryMap) -> str:
     share = kept.tokens / kept.seen_tokens if kept.seen_tokens else 0.0
     return (
         f"{kept.seen_tokens:,} tokens seen · {kept.tokens:,} kept per layer ({share:.2%}) · budget "
-        f"{kept.budget_tokens:,} · {kept.cache_bytes / 2**20:.0f} MiB · policy {kept.policy} · "
+        f"{kept.budget_tokens:,} · {kept.cache_bytes / 2**20:.1f} MiB · policy {kept.policy} · "
         f"half of the memory is from before {whole.label(whole.half_from)}"
     )
 

@@ -1,10 +1,10 @@
 """Where an engine, a stream and what shows them are put together and run."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
@@ -13,11 +13,10 @@ from inf_stream.app.memory_picture import draw_memory_map
 from inf_stream.app.outputs import require_memory_map
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.reports import JsonReport, Report, Screen
-from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.text_report import TextReport
 from inf_stream.base.clock import seconds
 from inf_stream.base.config import SourceSettings
-from inf_stream.base.events import OutputEvent
+from inf_stream.base.events import InputEvent
 from inf_stream.engine.engine import Engine
 from inf_stream.session.interrupt import run_interruptible
 from inf_stream.session.limits import SessionLimits
@@ -56,9 +55,20 @@ class Output:
         return TextReport(screen, progress, stats=self.stats, questions=questions, times=times)
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """Events in their order, walked by one thread; `close` may come from any, and ends what is read."""
+
+    def __iter__(self) -> Iterator[InputEvent]: ...
+
+    def close(self) -> None:
+        """End what is being read."""
+        ...
+
+
 def run_stream(
     engine: Engine,
-    stream: ScheduledStream,
+    stream: Stream,
     report: Report,
     settings: SourceSettings,
     *,
@@ -121,14 +131,7 @@ class _EndThenStop:
         self._end()
 
 
-def show_replay(events: Iterable[OutputEvent], report: Report) -> None:
-    """Show the events of a replayed recording."""
-    with contextlib.closing(report):
-        for event in events:
-            report.show(event)
-
-
-def draw_map(engine: Engine, path: Path | None, screen: Screen) -> None:
+def draw_map(engine: Engine, path: Path | None, report: Report) -> None:
     """Draw the memory map, if one was asked for.
 
     Raises:
@@ -136,4 +139,4 @@ def draw_map(engine: Engine, path: Path | None, screen: Screen) -> None:
     """
     if path is not None:
         draw_memory_map(kept_in(engine.cache), path)
-        screen.note(f"memory map: {path}", "dim")
+        report.note(f"memory map: {path}", path=str(path))

@@ -83,7 +83,8 @@ class SessionMachine:
     times: the time text before the next frame shows the model how long it saw nothing.
 
     Nothing is lost silently: each frame is ingested or in one `FrameDropped`, each question gets one
-    `AnswerFinished`, and `SessionClosed` comes once, last.
+    `AnswerFinished`, and `SessionClosed` comes once, last. The time to a first token counts from the question's
+    arrival, or, if it was asked `in_order`, from the moment its turn comes.
 
     `now_ns` is any clock that does not run backwards; only differences count. A method that raises `SessionError`
     has changed nothing.
@@ -97,6 +98,7 @@ class SessionMachine:
         self._answer: OpenAnswer | None = None
         self._paused = False
         self._stream_ns = 0
+        self._now_ns = 0
         self._frames_received = 0
         self._frames_ingested = 0
         self._dropped: Counter[str] = Counter()
@@ -137,6 +139,7 @@ class SessionMachine:
         handle = _ON_EVENT.get((self._intake, type(event)))
         if handle is None:
             raise SessionError(f"{type(event).__name__} came to a session that is {self._intake.value}")
+        self._now_ns = now_ns
         handle(self, event, now_ns)
         return self._advance()
 
@@ -151,7 +154,7 @@ class SessionMachine:
         if handle is None:
             flying = "no step" if step is None else type(step).__name__
             raise SessionError(f"{type(result).__name__} was reported with {flying} in flight")
-        self._in_flight = None
+        self._in_flight, self._now_ns = None, now_ns
         handle(self, step, result, now_ns)
         return self._advance()
 
@@ -289,7 +292,7 @@ class SessionMachine:
         step = self._backlog.take(flush=self._intake is not Intake.OPEN)
         if not isinstance(step, WaitingQuestion):
             return step
-        self._answer = OpenAnswer(step.question, step.asked_ns)
+        self._answer = OpenAnswer(step.question, self._now_ns if step.in_order else step.asked_ns)
         return BeginAnswer(step.question)
 
     # ---- small words -------------------------------------------------------------------------------

@@ -50,15 +50,19 @@ def test_an_empty_cache_gives_an_empty_map() -> None:
     assert made.half_from == 0
 
 
-def test_the_newest_half_is_enlarged_only_where_it_is_a_sliver() -> None:
-    sliver = kept([[0, 1, 998, 999]])
-    newest = enlarged(sliver, memory_map(sliver))
-    assert newest is None
-    sliver = kept([[0, 997, 998, 999]])
-    newest = enlarged(sliver, memory_map(sliver))
+def test_the_newest_memory_is_enlarged_as_far_as_it_is_a_sliver() -> None:
+    one = kept([[0, *range(990, 1000)]])
+    newest = enlarged(one, memory_map(one))
     assert newest is not None
-    assert newest.edges.tolist() == [997, 998, 999, 1000]
-    assert newest.tokens.tolist() == [[1, 1, 1]]
+    assert newest.share == 0.9
+    assert newest.map.edges.tolist() == list(range(990, 1001))
+    assert newest.map.tokens.tolist() == [[1] * 10]
+
+
+@pytest.mark.parametrize("index", [range(1000), [0, 1, 998, 999], range(6), []])
+def test_where_the_memory_is_spread_or_short_nothing_is_enlarged(index: list[int]) -> None:
+    one = kept([list(index)])
+    assert enlarged(one, memory_map(one)) is None
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=60, unique=True), st.integers(1, 400))
@@ -78,7 +82,7 @@ def test_labels_speak_of_times_or_tokens() -> None:
 def test_the_caption_tells_the_numbers() -> None:
     one = kept([[0, 1, 750]], 1.0)
     assert caption(one, memory_map(one)) == (
-        "1,000 tokens seen · 3 kept per layer (0.30%) · budget 64 · 1 MiB · policy inf-mllm · "
+        "1,000 tokens seen · 3 kept per layer (0.30%) · budget 64 · 1.0 MiB · policy inf-mllm · "
         "half of the memory is from before 00:01"
     )
     assert "(0.00%)" in caption(kept([[]], seen=0), memory_map(kept([[]], seen=0)))

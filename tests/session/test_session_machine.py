@@ -145,6 +145,13 @@ def test_an_answer_tells_its_text_its_tokens_and_the_time_to_its_first_token() -
     assert answer.stats == {"memories": 3}
 
 
+def test_the_wait_of_a_question_in_order_for_its_turn_does_not_count() -> None:
+    bench = Bench()
+    bench.send(*frames(4), ask("q", in_order=True), ask("r", in_order=True))
+    bench.run()
+    assert bench.finished()["q"].ttft_s == bench.finished()["r"].ttft_s == 2.0
+
+
 def test_an_empty_piece_of_answer_is_not_told() -> None:
     bench = Bench()
     bench.engine.step_answer = lambda: AnswerStep("", FinishReason.STOP)  # type: ignore[method-assign]
