@@ -26,7 +26,7 @@ def endless_rows() -> list[str]:
     """One row a stream: what went in, what stayed, and how the end compares with the beginning."""
     streams = {"endless_video": "an hour of video at 1 fps", "endless_text": "a text of a million tokens"}
     rows = [
-        "| stream | questions | tokens seen | tokens kept, at most | process memory, early and late | time to first token |",
+        "| stream | questions | tokens seen | kept, at most | process memory, early and late | time to first token |",
         "|---|---|---|---|---|---|",
     ]
     for name, title in streams.items():
@@ -63,11 +63,11 @@ def block() -> str:
             *endless_rows(),
             "",
             f"Measured by `demos/bench/endless_video.py` and `endless_text.py` on {video['device']}, "
-            f"{video['threads']} thread, SmolLM2-135M in bfloat16 (before the video a vision tower with random weights: "
-            "it measures cost, not sight).",
+            f"{video['threads']} thread, SmolLM2-135M in bfloat16 (for the video behind a vision tower with random "
+            "weights: it measures cost, not sight). Times are those of the engine's thread.",
             "",
-            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']} (SmolLM2-135M, `demos/bench/perplexity.py`); "
-            "with this small model perplexity hardly rewards relevance, so sinks and recent tokens alone stay a little ahead:",
+            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']} (`demos/bench/perplexity.py`). With this "
+            "small model it hardly rewards relevance: sinks and recent tokens alone stay a little ahead.",
             "",
             *perplexity_rows(),
             END,

@@ -1,8 +1,9 @@
 """The engine: frames, text and questions become cache entries and tokens, one bounded step a call."""
 
 import itertools
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -34,6 +35,7 @@ class _OpenAnswer:
     text: TextAssembler
     limit_tokens: int
     logits: Float[Tensor, "vocabulary"]
+    began_s: float
     tokens: int = 0
     unread: int | None = None
 
@@ -42,7 +44,8 @@ class _OpenAnswer:
 class _Counts:
     frames: int = 0
     answers: int = 0
-    frame_tokens: int | None = field(default=None)
+    frame_tokens: int | None = None
+    first_token_s: float | None = None
 
 
 class Engine:
@@ -120,6 +123,7 @@ class Engine:
             BudgetError: the question alone would fill more than half of the cache budget.
         """
         self._require_no_answer()
+        began_s = time.thread_time()
         self._ensure_open()
         chunk = self._assembler.question(question.text, question.at_ns)
         limit = self.cache.budget_tokens // 2
@@ -136,6 +140,7 @@ class Engine:
             TextAssembler(self.model.tokenizer),
             question.max_tokens or self._answers.max_tokens,
             self.model.logits(hidden[-1:])[0],
+            began_s,
         )
         self._counts.answers += 1
 
@@ -144,6 +149,8 @@ class Engine:
         answer = self._require_answer()
         self._read_unread(answer)
         token = answer.sampler.draw(answer.logits)
+        if answer.tokens == 0:
+            self._counts.first_token_s = time.thread_time() - answer.began_s
         if token in self.model.stop_ids:
             return AnswerStep(answer.text.finish(), FinishReason.STOP)
         answer.unread = token
@@ -164,7 +171,12 @@ class Engine:
         return answer.tokens
 
     def stats(self) -> dict[str, float | int | str]:
-        """Counts and sizes now."""
+        """Counts and sizes now.
+
+        `first_token_cpu_s` is what the latest answer's first token cost this thread: on a busy machine it says more
+        about the engine than the wall clock does.
+        """
+        first_token_s = self._counts.first_token_s
         return {
             "tokens_seen": self.cache.seen_tokens,
             "tokens_kept": self.cache.used_tokens,
@@ -175,7 +187,7 @@ class Engine:
             "cache_bytes": self.cache.bytes(),
             "process_bytes": self._process.memory_info().rss,
             "policy": self.cache.policy.name,
-        }
+        } | ({} if first_token_s is None else {"first_token_cpu_s": round(first_token_s, 4)})
 
     # ---- inside ------------------------------------------------------------------------------------
 

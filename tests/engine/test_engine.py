@@ -317,6 +317,8 @@ def test_stats_count() -> None:
     assert stats["tokens_seen"] == stats["tokens_kept"] > 0
     assert stats["cache_bytes"] == engine.cache.bytes()
     assert stats["process_bytes"] > 0
+    assert 0 < stats["first_token_cpu_s"] < 60
+    assert "first_token_cpu_s" not in make_engine().stats()
 
 
 def test_building_checks_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
