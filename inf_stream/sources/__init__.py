@@ -3,6 +3,18 @@
 from inf_stream.sources.base import MAX_PIXELS, FrameSize, Source, SourceEvent
 from inf_stream.sources.door import open_source
 from inf_stream.sources.looped import LoopedSource
+from inf_stream.sources.recorder import Recorder
+from inf_stream.sources.recording import Recording
 from inf_stream.sources.text import open_text
 
-__all__ = ["MAX_PIXELS", "FrameSize", "LoopedSource", "Source", "SourceEvent", "open_source", "open_text"]
+__all__ = [
+    "MAX_PIXELS",
+    "FrameSize",
+    "LoopedSource",
+    "Recorder",
+    "Recording",
+    "Source",
+    "SourceEvent",
+    "open_source",
+    "open_text",
+]

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 import cv2
-import numpy as np
 
 from inf_stream.base.errors import SourceError
 from inf_stream.base.events import Frame, Pixels
@@ -112,7 +111,7 @@ def picture_name(number: int) -> str:
 
 def checksum(pixels: Pixels) -> int:
     """CRC-32 of a picture's bytes."""
-    return zlib.crc32(np.ascontiguousarray(pixels))
+    return zlib.crc32(pixels.tobytes())
 
 
 def _described(step: ExecutedStep, first_picture: int) -> dict[str, Any]:

@@ -5,16 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
-import numpy as np
-
 from inf_stream.base.errors import SourceError
 from inf_stream.base.events import Frame, Pixels, Question
 from inf_stream.session.replay import ExecutedStep, GiveAnswer
 from inf_stream.session.steps import IngestFrames, IngestText
-from inf_stream.sources.base import MAX_PIXELS
-from inf_stream.sources.image_header import read_header
+from inf_stream.sources.images import read_image
 from inf_stream.sources.recorder import EVENTS, FORMAT, VERSION, checksum
+from inf_stream.sources.shaping import Shaper
 
 _LONGEST_LINE_BYTES = 1 << 24
 
@@ -31,7 +28,7 @@ class Recording:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self._shaper = folder, Shaper()
         with self._open() as file:
             self.about = self._header(file)
 
@@ -92,16 +89,9 @@ class Recording:
             path = (self.folder / file).resolve()
             if not path.is_relative_to(self.folder.resolve()):
                 raise _DamageError(f"a reference to '{file}', outside of the recording")
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
-            raise _DamageError(f"about frame '{file}', which cannot be read: {error}") from error
-        width, height = read_header(data).size or (0, 0)
-        picture = None
-        if 0 < width * height <= MAX_PIXELS:
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if picture is None or picture.dtype != np.uint8 or picture.shape != (height, width, 3):
-            raise _DamageError(f"about frame '{file}', which is damaged")
-        pixels: Pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            pixels = read_image(path, None, self._shaper)
+        except (SourceError, OSError, ValueError) as error:
+            raise _DamageError(f"about frame '{file}', which is damaged: {error}") from error
         if checksum(pixels) != crc:
             raise _DamageError(f"about frame '{file}', which is not the one recorded")
         return pixels

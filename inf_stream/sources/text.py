@@ -4,10 +4,11 @@ import codecs
 import io
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 from inf_stream.base.errors import SourceError
 from inf_stream.base.events import SourceNotice, TextArrived
@@ -17,8 +18,17 @@ from inf_stream.sources.pump import PumpedSource
 _READ_BYTES = 1 << 16
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """What is used of a file."""
+
+    def read(self, size: int, /) -> Any:
+        """At most `size` bytes or characters; none at the end."""
+        ...
+
+
 def open_text(
-    stream: str | Path | IO[Any], characters: int = 1024, *, now_ns: Callable[[], int] = time.monotonic_ns
+    stream: str | Path | Readable, characters: int = 1024, *, now_ns: Callable[[], int] = time.monotonic_ns
 ) -> Source:
     """Open a text file, or take an open text or binary file such as `sys.stdin.buffer`.
 
@@ -33,28 +43,30 @@ def open_text(
     if isinstance(stream, str | Path):
         try:
             opened = Path(stream).open("rb", buffering=0)  # noqa: SIM115 - the source closes it
-        except OSError as error:
-            raise SourceError(f"text '{stream}' cannot be opened: {error.strerror or error}") from error
-        return TextSource(opened, str(stream), characters, now_ns, owned=True)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"text {str(stream)!r} cannot be opened: {_why(error)}") from error
+        return TextSource(opened, str(stream), characters, now_ns, opened.close)
     # The raw file beneath: its read returns what there is, and takes no lock that outlives the interpreter.
     raw = getattr(stream, "raw", stream)
-    source = TextSource(raw, str(getattr(stream, "name", "text")), characters, now_ns, owned=False)
+    source = TextSource(raw, str(getattr(stream, "name", "text")), characters, now_ns, lambda: None)
     return PumpedSource(source, "text") if _may_block(raw) else source
 
 
 class TextSource(Source):
     """Pieces of a text, which joined are the whole text.
 
-    Bytes that are not UTF-8 become replacement characters, with one notice.
+    Bytes that are not UTF-8 become replacement characters, with one notice. `release` is called when no more is read.
 
     Raises:
         SourceError: while iterating, if a read fails.
     """
 
-    def __init__(self, file: IO[Any], name: str, characters: int, now_ns: Callable[[], int], *, owned: bool):
-        self._file, self._name, self._owned, self._now_ns = file, name, owned, now_ns
+    def __init__(
+        self, file: Readable, name: str, characters: int, now_ns: Callable[[], int], release: Callable[[], None]
+    ):
+        self._file, self._name, self._release, self._now_ns = file, name, release, now_ns
         self._start_ns: int | None = None
-        self._closed = False
+        self._reading = threading.Lock()
         self._decoder = Utf8Decoder()
         self._events = self._play(characters)
 
@@ -63,34 +75,32 @@ class TextSource(Source):
         return f"text of {self._name}"
 
     def __next__(self) -> SourceEvent:
-        return next(self._events)
+        with self._reading:
+            return next(self._events)
 
     def close(self) -> None:
-        """Stop before the next piece."""
-        self._closed = True
+        """Stop before the next piece and let go of the file."""
+        with self._reading:
+            self._events.close()
+            self._release()
 
     def _play(self, characters: int) -> Generator[SourceEvent, None, None]:
-        try:
-            for piece in pieces(self._texts(), characters):
-                if self._closed:
-                    return
-                if self._decoder.new_damage():
-                    yield SourceNotice(
-                        f"{self._name}: bytes that are not UTF-8, from byte {self._decoder.damaged_at} on, are read as "
-                        "replacement characters; convert the text to UTF-8",
-                        self._time_ns(),
-                    )
-                yield TextArrived(piece, self._time_ns())
-        finally:
-            if self._owned:
-                self._file.close()
+        for piece in pieces(self._texts(), characters):
+            if self._decoder.new_damage():
+                yield SourceNotice(
+                    f"{self._name}: bytes that are not UTF-8, from byte {self._decoder.damaged_at} on, are read as "
+                    "replacement characters; convert the text to UTF-8",
+                    self._time_ns(),
+                )
+            yield TextArrived(piece, self._time_ns())
+        self._release()
 
     def _texts(self) -> Iterator[str]:
         while True:
             try:
                 read = self._file.read(_READ_BYTES)
             except OSError as error:
-                raise SourceError(f"{self._name} cannot be read any further: {error.strerror or error}") from error
+                raise SourceError(f"{self._name} cannot be read any further: {_why(error)}") from error
             yield read if isinstance(read, str) else self._decoder.decode(read)
             if not read:
                 return
@@ -157,7 +167,11 @@ def _cut(text: str) -> int:
     return next((at for at in range(full, 0, -1) if text[at].isspace()), full)
 
 
-def _may_block(file: IO[Any]) -> bool:
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _may_block(file: Any) -> bool:
     """Whether reading waits for someone else to write: a pipe, a terminal, a socket."""
     try:
         return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -169,6 +169,12 @@ def test_sound_named_as_image(tmp_path: Path):
     assert "cannot be read" in refusal(write_audio(tmp_path / "sound.mp4").rename(tmp_path / "image.png"))
 
 
+def test_image_file_that_is_the_head_of_a_video(tmp_path: Path):
+    clip = numbered_clip(tmp_path / "clip.mkv", 3)
+    clip.write_bytes(clip.read_bytes()[: clip.read_bytes().index(b"\x1f\x43\xb6\x75")])
+    assert "image.png' cannot be read" in refusal(clip.rename(tmp_path / "image.png"))
+
+
 def test_image_bomb(tmp_path: Path):
     message = refusal(written(tmp_path / "bomb.png", png_header_bomb(20_000, 20_000)))
     assert f"20000 x 20000 pixels; at most {MAX_PIXELS}" in message

@@ -1,0 +1,135 @@
+"""Small network cameras on loopback: HTTP and RTSP, well-behaved or not."""
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+
+from inf_stream.base.events import Pixels
+
+Serve = Callable[[socket.socket, threading.Event], None]
+"""Talks to one client; the event is set when the server goes away."""
+
+
+@contextmanager
+def serving(*visits: Serve) -> Iterator[int]:
+    """A server on a free loopback port, whose first client gets the first visit, and so on; later ones are cut off."""
+    leaving = threading.Event()
+    waiting = list(visits)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if waiting:
+                with contextlib.suppress(ConnectionError):
+                    waiting.pop(0)(self.request, leaving)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            leaving.set()
+            server.shutdown()
+            thread.join()
+
+
+def free_port() -> int:
+    """A loopback port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def silent(connection: socket.socket, leaving: threading.Event) -> None:
+    """Accepts, and never says a word."""
+    leaving.wait(60)
+
+
+def http(body: bytes, *, headers: str = "", status: str = "200 OK", then: Serve | None = None) -> Serve:
+    """Answers any request with `body`, then hangs up, or does what `then` says."""
+
+    def visit(connection: socket.socket, leaving: threading.Event) -> None:
+        _request(connection)
+        connection.sendall(f"HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n".encode() + body)
+        if then is not None:
+            then(connection, leaving)
+
+    return visit
+
+
+def http_file(path: Path) -> Serve:
+    """Serves a file with its length, as a whole."""
+    data = path.read_bytes()
+    return http(data, headers=f"Content-Length: {len(data)}\r\n")
+
+
+def rtsp(pictures: Sequence[Pixels], *, then: Serve | None = None) -> Serve:
+    """An RTSP camera over TCP that sends H.264 pictures as fast as they are taken."""
+
+    def visit(connection: socket.socket, leaving: threading.Event) -> None:
+        for name, number in iter(lambda: _request(connection), ("", "")):
+            answer = {
+                "OPTIONS": "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n",
+                "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(_SDP)}\r\n\r\n{_SDP}",
+                "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
+                "PLAY": "Session: 1\r\nRange: npt=now-\r\n\r\n",
+            }.get(name, "\r\n")
+            connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{answer}".encode())
+            if name == "PLAY":
+                connection.sendall(b"".join(_rtp_packets(pictures)))
+                if then is not None:
+                    then(connection, leaving)
+                return
+
+    return visit
+
+
+_SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n" + (
+    "a=fmtp:96 packetization-mode=1\r\na=control:track\r\n"
+)
+_RTP_TICKS = 9000
+
+
+def _request(connection: socket.socket) -> tuple[str, str]:
+    """(method, CSeq) of the next request; empty at the end."""
+    text = b""
+    while not text.endswith(b"\r\n\r\n"):
+        read = connection.recv(1)
+        if not read:
+            return "", ""
+        text += read
+    lines = text.decode().split("\r\n")
+    number = next((line.split(":")[1].strip() for line in lines if line.lower().startswith("cseq")), "")
+    return lines[0].split(" ")[0], number
+
+
+def _rtp_packets(pictures: Sequence[Pixels]) -> Iterator[bytes]:
+    sequence = 0
+    for index, encoded in enumerate(_h264(pictures)):
+        units = [unit for unit in encoded.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if unit]
+        for at, unit in enumerate(units):
+            last = at == len(units) - 1
+            header = struct.pack(">BBHII", 0x80, 96 | (last << 7), sequence & 0xFFFF, index * _RTP_TICKS, 7)
+            yield b"$\0" + struct.pack(">H", len(header) + len(unit)) + header + unit
+            sequence += 1
+
+
+def _h264(pictures: Sequence[Pixels]) -> Iterator[bytes]:
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width = pictures[0].shape[:2]
+    encoder.pix_fmt, encoder.framerate = "yuv420p", 10
+    encoder.options = {"g": "10", "bf": "0", "tune": "zerolatency"}
+    for pixels in pictures:
+        for packet in encoder.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+            yield bytes(packet)
+    for packet in encoder.encode(None):
+        yield bytes(packet)
