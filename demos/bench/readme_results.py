@@ -66,8 +66,8 @@ def block() -> str:
             f"{video['threads']} thread, SmolLM2-135M in bfloat16 (for the video behind a vision tower with random "
             "weights: it measures cost, not sight). Times are those of the engine's thread.",
             "",
-            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']} (`demos/bench/perplexity.py`). With this "
-            "small model it hardly rewards relevance: sinks and recent tokens alone stay a little ahead.",
+            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']} (`demos/bench/perplexity.py`). With "
+            "this small model it hardly rewards relevance: sinks and recent tokens alone stay a little ahead.",
             "",
             *perplexity_rows(),
             END,
