@@ -1,8 +1,8 @@
 """From settings to an engine that is ready, with early refusals and a progress line meanwhile."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import transformers
 
@@ -39,10 +39,14 @@ def require_sight(name: str) -> None:
         ModelError: the built-in, GGUF file or folder called `name` holds a text model.
     """
     path = Path(name).expanduser()
-    config: dict[str, Any] | None = None
-    if path.is_dir():
+    if name in BUILTIN:
+        blind = not BUILTIN[name].sees
+    elif path.is_dir():
         config = read_json(path / "config.json")
-    if name in BUILTIN or path.suffix.lower() == ".gguf" or (config is not None and "vision_config" not in config):
+        blind = config is not None and "vision_config" not in config
+    else:
+        blind = path.suffix.lower() == ".gguf" and path.is_file()
+    if blind:
         raise ModelError(_blind(name))
 
 
@@ -71,9 +75,10 @@ def require_questions_fit(engine: Engine, planned: Sequence[PlannedQuestion]) ->
     for question in planned:
         tokens = len(engine.model.ids(question.text + engine.model.turns.ask))
         if tokens > limit:
+            shown = textwrap.shorten(question.text, 40, placeholder="…")
             raise BudgetError(
-                f"question '{question.text[:30]}…' has {tokens} tokens; at most {limit}, half of the cache budget, are "
-                "allowed: shorten it or raise --budget"
+                f"question '{shown}' has {tokens} tokens; at most {limit}, half of the cache budget, are allowed: "
+                "shorten it or raise --budget"
             )
 
 

