@@ -30,7 +30,7 @@ def open_address(url: str, settings: SourceSettings, frame_size: FrameSize | Non
     """
     name = _checked_name(url)
     timeout_s = settings.connect_timeout_s
-    connect = partial(open_container, url, name, timeout_s=timeout_s, options=_options(timeout_s))
+    connect = partial(open_container, url, name, read_timeout_s=timeout_s, options=_options(timeout_s))
 
     def open_source() -> Source:
         container = connect()

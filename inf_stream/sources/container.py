@@ -38,21 +38,22 @@ Decoded: TypeAlias = av.VideoFrame | Damage
 
 
 def open_container(
-    url: str, name: str, *, timeout_s: float | None = None, options: dict[str, str] | None = None
+    url: str, name: str, *, read_timeout_s: float | None = None, options: dict[str, str] | None = None
 ) -> InputContainer:
     """Open a file or address for reading.
 
     Args:
         url: as FFmpeg takes it.
         name: for messages; no passwords in it.
-        timeout_s: longest wait for opening and for each later read; None waits for ever.
+        read_timeout_s: longest wait for each read, and half of the longest wait for opening; None waits for ever.
         options: of the demuxer and protocol.
 
     Raises:
         SourceError: it cannot be opened, holds no video, or its pictures are too large.
     """
+    timeouts = None if read_timeout_s is None else (2 * read_timeout_s, read_timeout_s)
     try:
-        container = av.open(url, "r", options=options, timeout=timeout_s, metadata_errors="replace")
+        container = av.open(url, "r", options=options, timeout=timeouts, metadata_errors="replace")
     except av.FFmpegError as error:
         raise SourceError(f"'{name}' cannot be opened: {reason(error)}") from error
     try:

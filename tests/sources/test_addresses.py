@@ -68,18 +68,18 @@ def test_nobody_listens(scheme: str):
 def test_server_that_accepts_and_never_answers(scheme: str):
     with serving(silent) as port:
         message = refusal(f"{scheme}://127.0.0.1:{port}/x")
-    assert "does not answer within 0.3 s" in message or "no answer in time" in message
+    assert "does not answer within 0.3 s" in message
 
 
 def test_nothing_arrives_by_udp():
     message = refusal(f"udp://127.0.0.1:{free_port()}")
-    assert "does not answer within 0.3 s" in message or "no answer in time" in message
+    assert "does not answer within 0.3 s" in message
 
 
 def test_server_that_falls_silent_while_it_answers(clip: Path):
     with serving(http(clip.read_bytes()[:500], headers="Content-Length: 90000\r\n", then=silent)) as port:
         message = refusal(f"http://127.0.0.1:{port}/clip.mp4")
-    assert "does not answer" in message or "no answer in time" in message
+    assert "does not answer within 0.3 s" in message
 
 
 def test_page_that_does_not_exist():
@@ -189,7 +189,7 @@ def test_reconnecting_to_a_server_that_no_longer_answers():
         with open_source(url, settings(timeout_s=1.0, reconnects=1), now_ns=ticking()) as source:
             last = Seen(source).notices[-1]
     assert "lost for good" in last
-    assert "does not answer" in last or "no answer in time" in last
+    assert "does not answer" in last
 
 
 def test_close_ends_a_blocked_network_read():
@@ -242,12 +242,12 @@ def test_picture_that_cannot_be_converted_is_a_lost_connection(broadcast: bytes,
     from inf_stream.sources.shaping import Shaper
 
     def fail(*args: object) -> None:
-        raise av.error.ArgumentError(22, "Invalid argument")
+        raise av.error.ConnectionResetError(104, "Connection reset")
 
     monkeypatch.setattr(Shaper, "shape", fail)
     with serving(http(broadcast)) as port:
         source = open_source(f"http://127.0.0.1:{port}/live", settings(), now_ns=ticking())
         assert Seen(source).notices == [
-            f"'http://127.0.0.1:{port}/live' is lost for good (invalid argument); "
+            f"'http://127.0.0.1:{port}/live' is lost for good (connection reset); "
             "the stream ends here (source.reconnects)"
         ]
