@@ -11,7 +11,7 @@ import av
 import pytest
 from support.media import numbered_clip, picture
 from support.playing import Seen
-from support.servers import free_port, http, http_file, rtsp, serving, silent
+from support.servers import free_port, http, http_file, http_rest, rtsp, serving, silent
 
 import inf_stream.sources.live as live
 from inf_stream.base.config import SourceSettings
@@ -141,6 +141,18 @@ def test_connection_that_breaks_in_the_middle_keeps_what_came(clip: Path):
         seen = Seen(source)
     assert seen.numbers == [0, 10]
     assert "cut short" in seen.notices[-1]
+
+
+def test_connection_that_breaks_in_the_middle_is_taken_up_again(clip: Path):
+    data = clip.read_bytes()
+    head = f"Content-Length: {len(data)}\r\nAccept-Ranges: bytes\r\n"
+    with (
+        serving(http(data[: len(data) * 2 // 3], headers=head), http_rest(clip)) as port,
+        open_source(f"http://127.0.0.1:{port}/clip.mp4", settings()) as source,
+    ):
+        seen = Seen(source)
+    assert seen.numbers == [0, 10, 20]
+    assert seen.notices == []
 
 
 # ---- live over HTTP, RTSP, UDP ---------------------------------------------------------------------

@@ -58,7 +58,7 @@ def http(body: bytes, *, headers: str = "", status: str = "200 OK", then: Serve 
     """Answers any request with `body`, then hangs up, or does what `then` says."""
 
     def visit(connection: socket.socket, leaving: threading.Event) -> None:
-        _request(connection)
+        _head(connection)
         connection.sendall(f"HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n".encode() + body)
         if then is not None:
             then(connection, leaving)
@@ -72,19 +72,33 @@ def http_file(path: Path) -> Serve:
     return http(data, headers=f"Content-Length: {len(data)}\r\n")
 
 
+def http_rest(path: Path) -> Serve:
+    """Serves a file from the byte on that the client asks for."""
+    data = path.read_bytes()
+
+    def visit(connection: socket.socket, leaving: threading.Event) -> None:
+        start = int(_head(connection)["range"].removeprefix("bytes=").rstrip("-"))
+        length = f"Content-Length: {len(data) - start}\r\n"
+        span = f"Content-Range: bytes {start}-{len(data) - 1}/{len(data)}\r\n"
+        connection.sendall(f"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n{length}{span}\r\n".encode())
+        connection.sendall(data[start:])
+
+    return visit
+
+
 def rtsp(pictures: Sequence[Pixels], *, then: Serve | None = None) -> Serve:
     """An RTSP camera over TCP that sends H.264 pictures as fast as they are taken."""
 
     def visit(connection: socket.socket, leaving: threading.Event) -> None:
-        for name, number in iter(lambda: _request(connection), ("", "")):
+        while head := _head(connection):
             answer = {
                 "OPTIONS": "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n",
                 "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(_SDP)}\r\n\r\n{_SDP}",
                 "SETUP": "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
                 "PLAY": "Session: 1\r\nRange: npt=now-\r\n\r\n",
-            }.get(name, "\r\n")
-            connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{answer}".encode())
-            if name == "PLAY":
+            }.get(head["method"], "\r\n")
+            connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {head['cseq']}\r\n{answer}".encode())
+            if head["method"] == "PLAY":
                 connection.sendall(b"".join(_rtp_packets(pictures)))
                 if then is not None:
                     then(connection, leaving)
@@ -99,17 +113,17 @@ _SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\
 _RTP_TICKS = 9000
 
 
-def _request(connection: socket.socket) -> tuple[str, str]:
-    """(method, CSeq) of the next request; empty at the end."""
+def _head(connection: socket.socket) -> dict[str, str]:
+    """The next request: its method, and its headers in lower case; empty at the end."""
     text = b""
     while not text.endswith(b"\r\n\r\n"):
         read = connection.recv(1)
         if not read:
-            return "", ""
+            return {}
         text += read
-    lines = text.decode().split("\r\n")
-    number = next((line.split(":")[1].strip() for line in lines if line.lower().startswith("cseq")), "")
-    return lines[0].split(" ")[0], number
+    first, *rest = text.decode().strip().split("\r\n")
+    headers = (line.partition(":") for line in rest)
+    return {"method": first.split(" ")[0]} | {name.lower(): value.strip() for name, _, value in headers}
 
 
 def _rtp_packets(pictures: Sequence[Pixels]) -> Iterator[bytes]:
