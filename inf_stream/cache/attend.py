@@ -1,9 +1,6 @@
 """Attention of a chunk of new tokens over the kept ones, by the fastest exact way there is on each device.
 
-Every product runs over a few fixed shapes: slots are read up to the next multiple of `SLOT_GRID`, new tokens are
-padded to a multiple of `TOKEN_GRID`, and a mask hides the rest. The kernel libraries below torch compile and keep a
-kernel per shape; on a CPU, a stream whose every step has another shape takes two to four times as long in its first
-thousand steps and holds hundreds of megabytes of kernels.
+Every product runs over one of a few shapes (`inf_stream.base.grid`), and a mask hides what was added to reach it.
 """
 
 import torch
@@ -11,13 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-SLOT_GRID = 64
-TOKEN_GRID = 32
-
-
-def round_up(count: int, grid: int) -> int:
-    """The next multiple of `grid`."""
-    return -(-count // grid) * grid
+from inf_stream.base.grid import padded_tokens
 
 
 def attend(
@@ -39,7 +30,7 @@ def attend(
         folded = queries.reshape(kv_heads, group, head_dim)
         logits = (folded @ keys.transpose(1, 2)).float().mul_(scaling).add_(mask)
         return (logits.softmax(-1).to(values.dtype) @ values).reshape(query_heads, 1, head_dim)
-    rows = round_up(tokens, TOKEN_GRID)
+    rows = padded_tokens(tokens)
     folded = pad(queries, (0, 0, 0, rows - tokens)).reshape(kv_heads, group * rows, head_dim)
     out = scaled_dot_product_attention(
         folded[None], keys[None], values[None], attn_mask=mask[None, None], scale=scaling
@@ -64,7 +55,7 @@ def chunk_mask(
     padded tokens follow, which see something, so that no row is empty; and all rows repeat once for each of the
     `group` query heads that share a key/value head, as `attend` folds them.
     """
-    rows = tokens if tokens == 1 else round_up(tokens, TOKEN_GRID)
+    rows = padded_tokens(tokens)
     query = torch.arange(used, used + rows, device=device)[:, None]
     slot = torch.arange(slots, device=device)[None]
     seen: Bool[Tensor, "rows slots"] = (slot <= query) & (slot < used + tokens)

@@ -12,12 +12,14 @@ A step that is never committed leaves no trace but a shorter retrieval window.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from inf_stream.base.errors import BudgetError, ConfigError
+from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, Table, rotate
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.attend import SLOT_GRID, attend, chunk_mask, round_up
+from inf_stream.cache.attend import attend, chunk_mask
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
@@ -253,13 +255,17 @@ class CacheStep:
     def attend(
         self,
         layer: int,
-        queries: Float[Tensor, "query_heads tokens head_dim"],
-        keys: Float[Tensor, "kv_heads tokens head_dim"],
-        values: Float[Tensor, "kv_heads tokens head_dim"],
+        queries: Float[Tensor, "query_heads rows head_dim"],
+        keys: Float[Tensor, "kv_heads rows head_dim"],
+        values: Float[Tensor, "kv_heads rows head_dim"],
         scaling: float,
-    ) -> Float[Tensor, "query_heads tokens head_dim"]:
-        """Store the new tokens' unrotated keys and their values, and attend over all that is kept."""
-        cache = self._cache
+    ) -> Float[Tensor, "query_heads rows head_dim"]:
+        """Store the new tokens' unrotated keys and their values, and attend over all that is kept.
+
+        Rows behind the step's tokens are padding, neither stored nor attended to; they come back as zeros.
+        """
+        cache, tokens, rows = self._cache, len(self.tags), queries.shape[1]
+        queries, keys, values = queries[:, :tokens], keys[:, :tokens], values[:, :tokens]
         cos, sin = self._tables(layer)
         rotated_queries = rotate(queries, self._query_table(cos, sin))
         cache.planes.write(layer, self._start, keys, rotate(keys, (cos, sin)), values)
@@ -272,7 +278,8 @@ class CacheStep:
         window = cache.layout.sliding_windows[layer]
         first = 0 if window is None else max(0, self._start + 1 - window) // SLOT_GRID * SLOT_GRID
         values_kept = cache.planes.values[layer, :, first:read]
-        return attend(rotated_queries, kept[:, first:], values_kept, scaling, self._mask(window)[:, first:])
+        out = attend(rotated_queries, kept[:, first:], values_kept, scaling, self._mask(window)[:, first:])
+        return pad(out, (0, 0, 0, rows - tokens))
 
     def _query_table(self, cos: Tensor, sin: Tensor) -> Table:
         rows = cos.shape[0]

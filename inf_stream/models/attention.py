@@ -21,12 +21,15 @@ class AttentionStep(Protocol):
     def attend(
         self,
         layer: int,
-        queries: Float[Tensor, "query_heads tokens head_dim"],
-        keys: Float[Tensor, "kv_heads tokens head_dim"],
-        values: Float[Tensor, "kv_heads tokens head_dim"],
+        queries: Float[Tensor, "query_heads rows head_dim"],
+        keys: Float[Tensor, "kv_heads rows head_dim"],
+        values: Float[Tensor, "kv_heads rows head_dim"],
         scaling: float,
-    ) -> Float[Tensor, "query_heads tokens head_dim"]:
-        """Store the new tokens' unrotated keys and their values, and attend over all that is kept."""
+    ) -> Float[Tensor, "query_heads rows head_dim"]:
+        """Store the new tokens' unrotated keys and their values, and attend over all that is kept.
+
+        Rows behind the step's tokens are padding.
+        """
         ...
 
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 
+from inf_stream.base.grid import padded_tokens
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import Table
 from inf_stream.models import attention
@@ -63,21 +65,25 @@ class StreamModel:
 
     @torch.inference_mode()
     def forward(self, chunk: Chunk, step: AttentionStep) -> Float[Tensor, "tokens width"]:
-        """Run the language model over new tokens; returns their last hidden states."""
+        """Run the language model over new tokens; returns their last hidden states.
+
+        The chunk is padded to one of a few lengths (`inf_stream.base.grid`); the step leaves the padding out.
+        """
         tokens = len(chunk)
-        shape = (3, 1, tokens) if self.layout.segmented else (1, tokens)
+        rows = padded_tokens(tokens)
+        shape = (3, 1, rows) if self.layout.segmented else (1, rows)
         extra: dict[str, object] = {}
         if chunk.deepstack is not None and chunk.deepstack.shape[1]:
-            extra["visual_pos_masks"] = (chunk.tags.visual > 0).to(self.device)[None]
+            extra["visual_pos_masks"] = pad(chunk.tags.visual > 0, (0, rows - tokens)).to(self.device)[None]
             extra["deepstack_visual_embeds"] = list(chunk.deepstack)
         out = self._decoder(
-            inputs_embeds=chunk.embeds[None],
+            inputs_embeds=pad(chunk.embeds, (0, 0, 0, rows - tokens))[None],
             position_ids=torch.zeros(shape, dtype=torch.int64, device=self.device),
             use_cache=False,
             stream_step=step,
             **extra,
         )
-        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+        return out.last_hidden_state[0, :tokens]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def logits(self, hidden: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:

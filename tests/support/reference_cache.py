@@ -85,12 +85,13 @@ class ReferenceCache:
     def attend(
         self,
         layer: int,
-        queries: Float[Tensor, "query_heads tokens head_dim"],
-        keys: Float[Tensor, "kv_heads tokens head_dim"],
-        values: Float[Tensor, "kv_heads tokens head_dim"],
+        queries: Float[Tensor, "query_heads rows head_dim"],
+        keys: Float[Tensor, "kv_heads rows head_dim"],
+        values: Float[Tensor, "kv_heads rows head_dim"],
         scaling: float,
-    ) -> Float[Tensor, "query_heads tokens head_dim"]:
-        out = torch.empty_like(queries)
+    ) -> Float[Tensor, "query_heads rows head_dim"]:
+        out = torch.zeros_like(queries)
+        queries = queries[:, : len(self.new)]
         kv_heads = self.layout.kv_heads
         group = self.layout.query_heads // kv_heads
         rows = self.rows[layer]
@@ -113,7 +114,7 @@ class ReferenceCache:
                     weights = logits.softmax(-1)
                     causal = (q @ rotated[h].T * scaling).masked_fill(~self._causal(row), -torch.inf).softmax(-1)
                     mean += causal / (group * len(heads))
-                    out[head * group + g] = (weights @ stored[h]).to(out.dtype)
+                    out[head * group + g, :new] = (weights @ stored[h]).to(out.dtype)
             for i in range(new):
                 self.history[layer][r].append({e.index: float(mean[i, j]) for j, e in enumerate(row)})
             for j, entry in enumerate(row):
