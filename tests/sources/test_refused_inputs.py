@@ -1,9 +1,11 @@
 """Everything that cannot be played is refused in one clear sentence, soon."""
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -169,10 +171,19 @@ def test_sound_named_as_image(tmp_path: Path):
     assert "cannot be read" in refusal(write_audio(tmp_path / "sound.mp4").rename(tmp_path / "image.png"))
 
 
-def test_image_file_that_is_the_head_of_a_video(tmp_path: Path):
-    clip = numbered_clip(tmp_path / "clip.mkv", 3)
-    clip.write_bytes(clip.read_bytes()[: clip.read_bytes().index(b"\x1f\x43\xb6\x75")])
-    assert "image.png' cannot be read" in refusal(clip.rename(tmp_path / "image.png"))
+def test_image_cut_off_at_any_byte_is_read_or_refused(tmp_path: Path):
+    with av.open(str(tmp_path / "whole.gif"), "w") as out:
+        stream = out.add_stream("gif", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "gray"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1, 16, 16), format="rgb24").reformat(format="gray")))
+        out.mux(stream.encode(None))
+    whole = (tmp_path / "whole.gif").read_bytes()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for length in range(len(whole) - 40, len(whole) - 1):
+        (folder / "image.gif").write_bytes(whole[:length])
+        with contextlib.suppress(SourceError):
+            open_source(str(folder), SETTINGS).close()
 
 
 def test_image_bomb(tmp_path: Path):
