@@ -20,7 +20,7 @@ def provenance() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _git("describe", "--always", "--dirty"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(_without_folder(word) for word in sys.argv)]),
     }
 
 
@@ -39,6 +39,11 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * w for w in widths], *rows]:
         print("| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |")
+
+
+def _without_folder(word: str) -> str:
+    """A path on this machine says nothing elsewhere; its name does."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _git(*words: str) -> str:

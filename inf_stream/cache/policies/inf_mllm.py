@@ -23,6 +23,10 @@ class InfMLLM(Policy):
 
         index  0      ...                                  newest
                [sinks)[ chosen by S + D ......)[latest L = recent_share * budget)
+
+    What the paper leaves open is a setting. The defaults are the best of those compared by perplexity on a real book
+    (`demos/bench/perplexity.py`, `demos/bench/results/perplexity.jsonl`): heads averaged, half of the budget recent,
+    no pooling, and the smallest slope with which the cache keeps turning over (`tests/cache/test_attention_bias.py`).
     """
 
     name: ClassVar[str] = "inf-mllm"
