@@ -61,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C.
     """
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else list(argv))
-        command: Command = arguments.command
-        status = command(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+            command: Command = arguments.command
+            status = command(arguments)
+        finally:
+            sys.stdout.flush()
     except InfStreamError as error:
         print_error(str(error))
         return REFUSED

@@ -1,6 +1,7 @@
 """`inf-stream chat`: a conversation without end, beside a video or about a text that is piped in."""
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ def _hold(
     observer: Observer | None,
 ) -> None:
     typed = sys.stdin.isatty()
-    limits = SessionLimits.from_settings(request.settings.source, live=source is not None and source.live)
+    limits = dataclasses.replace(
+        SessionLimits.from_settings(request.settings.source, live=source is not None and source.live),
+        full_steps=False,
+    )
     stream = None
     if source is not None:
         assert engine.model.vision is not None, "checked when it was loaded"

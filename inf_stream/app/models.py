@@ -98,6 +98,6 @@ def _takes(family: type[Family]) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for column in columns:
-        table.add_column(column, header_style="dim", overflow="fold")
+    for place, column in enumerate(columns):
+        table.add_column(column, header_style="dim", overflow="fold", no_wrap=place == 0)
     return table

@@ -19,7 +19,7 @@ class Lines:
     """Lines of `stream` in the order they are typed, without blocking the event loop; make it on the running loop.
 
     At most `ahead` lines are read before they are taken, so that an endless pipe is read no faster than it is used.
-    The thread that waits for the terminal cannot be woken; it ends with the program.
+    Input that breaks off has ended. The thread that waits for the terminal cannot be woken; it ends with the program.
     """
 
     def __init__(self, stream: TextIn, ahead: int = 1):
@@ -41,7 +41,13 @@ class Lines:
         ):  # the loop or the stream was closed: nobody listens any more
             while True:
                 self._room.acquire()
-                line = self._stream.readline()
+                line = self._next_line()
                 self._loop.call_soon_threadsafe(self._lines.put_nowait, line.rstrip("\r\n") if line else None)
                 if not line:
                     return
+
+    def _next_line(self) -> str:
+        try:
+            return self._stream.readline()
+        except OSError:  # the terminal was closed
+            return ""

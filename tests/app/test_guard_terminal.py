@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,28 +111,36 @@ def test_an_untaken_line_holds_the_reader_back() -> None:
     assert len(read) <= 5
 
 
+def test_a_terminal_that_is_closed_is_the_end() -> None:
+    class Closed:
+        def readline(self) -> str:
+            raise OSError(5, "Input/output error")
+
+    async def main() -> str | None:
+        return await Lines(Closed()).next()
+
+    assert asyncio.run(main()) is None
+
+
 def test_lines_after_the_loop_has_gone_are_nobodys() -> None:
+    loop_gone, was_read = threading.Event(), threading.Event()
+
     class Late:
         def readline(self) -> str:
-            while not closed:
-                pass
-            done.append(1)
+            assert loop_gone.wait(10)
+            was_read.set()
             return "too late\n"
-
-    closed: list[int] = []
-    done: list[int] = []
 
     async def main() -> None:
         Lines(Late())
 
+    before = set(threading.enumerate())
     asyncio.run(main())
-    import threading
-
-    closed.append(1)
-    for thread in threading.enumerate():
-        if thread.name == "inf-stream-terminal":
-            thread.join(10)
-    assert done
+    (reader,) = set(threading.enumerate()) - before
+    loop_gone.set()
+    assert was_read.wait(10)
+    reader.join(10)
+    assert not reader.is_alive()
 
 
 def test_an_interrupt_is_an_event_of_the_loop_while_the_block_runs() -> None:

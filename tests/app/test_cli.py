@@ -1,0 +1,117 @@
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from support.command_line import run
+
+from inf_stream.cli import main
+
+COMMAND = [sys.executable, "-c", "import sys; from inf_stream.cli import main; sys.exit(main())"]
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["ask", "--help"], ["chat", "--help"], ["demo", "--help"]])
+def test_help_names_what_there_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    wanted = {"ask": "--memory-map", "chat": "--then", "demo": "--device"}.get(words[0] if words else "", "doctor")
+    assert wanted in shown
+    if "ask" in words:
+        assert "examples:" in shown
+        for flag in (
+            "--at",
+            "--questions",
+            "--json",
+            "--stats",
+            "--model",
+            "--policy",
+            "--budget",
+            "--fps",
+            "--config",
+        ):
+            assert flag in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"inf-stream {version('inf-stream')}\n"
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys, contextlib\nfrom inf_stream.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['ask', '--help'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'av', 'cv2', 'rich', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_console_script_is_this_function() -> None:
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="inf-stream")
+    assert script.load() is main
+
+
+def test_a_message_of_many_lines_is_shown_as_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run(capsys, "ask", "a\nb.mp4", "What?", "--model", "a\nb")
+    assert ran.status == 2
+    assert ran.err.count("\n") == 1
+
+
+def test_an_interrupt_is_status_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from inf_stream.app import doctor
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "gather", interrupted)
+    assert run(capsys, "doctor") == run(capsys, "doctor", "--json")
+    assert run(capsys, "doctor").status == 130
+    assert run(capsys, "doctor").err == ""
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*COMMAND, "ask", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_models_for_people_and_for_scripts(capsys: pytest.CaptureFixture[str], smollm2_file: Path) -> None:
+    shown = run(capsys, "models").out
+    for word in ("smollm2-135m", "Qwen3-VL", "video and text", "GGUF", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"):
+        assert word in shown
+    found = json.loads(run(capsys, "models", "--json").out)
+    assert found["builtin"]["smollm2-135m"]["present"] is True
+    assert found["families"]["Llama"] == {"takes": "text", "model_types": ["llama"]}
+    assert found["families"]["Qwen3-VL"]["takes"] == "video and text"
+
+
+def test_policies_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run(capsys, "models", "--policies").out
+    for word in ("inf-mllm", "--set policy.bias_slope=", "tova", "no options", "last-frames"):
+        assert word in shown
+    found = json.loads(run(capsys, "models", "--policies", "--json").out)
+    assert found["streaming-llm"]["options"]["sinks"]["default"] == 4
+    assert found["tova"]["options"] == {}
+
+
+def test_doctor_for_people_and_for_scripts(capsys: pytest.CaptureFixture[str], smollm2_file: Path) -> None:
+    ran = run(capsys, "doctor")
+    assert ran.status == 0
+    assert "torch" in ran.out
+    found = json.loads(run(capsys, "doctor", "--json").out)
+    assert (found["type"], found["ok"]) == ("doctor", True)
