@@ -2,11 +2,13 @@
 
     python demos/bench/endless_text.py book.txt another.txt --tokens 1000000 --plot endless_text.png
 
-The files are read one after the other, again and again, until the stream is long enough. Time to first token is that
+Ctrl-C ends the stream early; what was measured until then is judged. The files are read one after the other, again and again, until the stream is long enough. Time to first token is that
 of the engine's thread (`--clock thread`) or of the wall; on a busy machine only the former says something about us.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
@@ -58,6 +60,22 @@ def ask(engine: Engine, number: int, progress: float, clock: str) -> Sample:
     )
 
 
+def read_and_ask(engine: Engine, args: argparse.Namespace, samples: list[Sample]) -> None:
+    """Read the files over and over, asking at even distances; samples are added as they come."""
+    every = args.tokens // args.questions
+    with Progress(transient=True) as progress:
+        task = progress.add_task("reading", total=args.tokens)
+        for piece in pieces(args.files, engine.characters_per_step):
+            engine.ingest_text(piece, 0)
+            seen = engine.cache.seen_tokens
+            progress.update(task, completed=seen)
+            if seen >= (len(samples) + 1) * every:
+                samples.append(ask(engine, len(samples), seen / args.tokens, args.clock))
+                print(f"{seen:9,} tokens  {samples[-1].process_bytes / 2**20:6.0f} MiB", flush=True)
+            if seen >= args.tokens:
+                return
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", help="text files")
@@ -86,18 +104,12 @@ def main() -> None:
         }
     )
     engine = build_engine(settings, load_weights(settings))
-    every, samples = args.tokens // args.questions, []
+    samples: list[Sample] = []
     started = time.perf_counter()
-    with Progress(transient=True) as progress:
-        task = progress.add_task("reading", total=args.tokens)
-        for piece in pieces(args.files, engine.characters_per_step):
-            engine.ingest_text(piece, 0)
-            seen = engine.cache.seen_tokens
-            progress.update(task, completed=seen)
-            if seen >= (len(samples) + 1) * every:
-                samples.append(ask(engine, len(samples), seen / args.tokens, args.clock))
-            if seen >= args.tokens:
-                break
+    with contextlib.suppress(KeyboardInterrupt):
+        read_and_ask(engine, args, samples)
+    tokens = engine.cache.seen_tokens
+    samples = [dataclasses.replace(s, progress=s.tokens_seen / tokens) for s in samples]
     engine.cache.check()
     if args.plot:
         draw(samples, f"{args.model}, budget {args.budget}, {args.policy}", args.plot)
@@ -107,7 +119,7 @@ def main() -> None:
         "budget": args.budget,
         "policy": args.policy,
         "clock": args.clock,
-        "tokens_per_s": engine.cache.seen_tokens / (time.perf_counter() - started),
+        "tokens_per_s": tokens / (time.perf_counter() - started),
         "evictions": engine.cache.evictions,
         "device_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
     }
