@@ -2,8 +2,9 @@
 
     python demos/bench/endless_text.py book.txt another.txt --tokens 1000000 --plot endless_text.png
 
-Ctrl-C ends the stream early; what was measured until then is judged. The files are read one after the other, again and again, until the stream is long enough. Time to first token is that
-of the engine's thread (`--clock thread`) or of the wall; on a busy machine only the former says something about us.
+The files are read one after the other, again and again, until the stream is long enough; Ctrl-C ends it early, and what
+was measured until then is judged. Time to first token is that of the engine's thread (`--clock thread`) or of the wall;
+on a busy machine only the former says something about us.
 """
 
 import argparse
