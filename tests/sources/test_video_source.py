@@ -273,6 +273,14 @@ def test_long_pause_in_an_indexed_file_is_no_damage(tmp_path: Path):
     assert play(numbered_clip(tmp_path / "slides.mp4", len(times), at_ms=times)).notices == []
 
 
+def test_hole_in_a_file_without_an_index_is_damage(tmp_path: Path):
+    times = [*range(0, 4000, 100), *range(7000, 9000, 100)]
+    seen = play(numbered_clip(tmp_path / "hole.mkv", len(times), at_ms=times))
+    assert seen.times_ms == [0, 1000, 2000, 3000, 7000, 8000]
+    assert len(seen.notices) == 1
+    assert "no pictures from 00:04 to 00:07" in seen.notices[0]
+
+
 class FailingReads:
     """Packets that cannot be read, then the end."""
 
