@@ -1,6 +1,8 @@
 """The command line: parsing only. What a command does is in `inf_stream.app`, imported once it is known."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -18,6 +20,7 @@ from inf_stream.app.flags import (
     merge,
     overrides,
 )
+from inf_stream.base.allocator import keep_one_arena
 from inf_stream.base.config import nearest
 from inf_stream.base.errors import ConfigError, InfStreamError
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C.
     """
+    _prepare_standard_streams()
+    keep_one_arena()
     try:
         try:
             arguments = _parse(sys.argv[1:] if argv is None else list(argv))
@@ -292,6 +297,17 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         Console().print(doctor.as_table(report))
     return doctor.exit_status(report)
+
+
+def _prepare_standard_streams() -> None:
+    """Closed streams (`>&-`) become empty ones; what standard input and output cannot code is replaced."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (open to the end)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(io.UnsupportedOperation):  # somebody has read from it already
+                stream.reconfigure(errors="replace")
 
 
 def _close_standard_output() -> None:

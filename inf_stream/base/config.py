@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from inf_stream.base.errors import ConfigError
+from inf_stream.base.files import is_unicode, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +21,8 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+
+_MOST_FILE_BYTES = 1 << 20
 
 
 def setting(
@@ -156,11 +159,10 @@ def load_settings(path: Path) -> Settings:
     Raises:
         ConfigError: the file is missing, is not TOML, or holds something `build` refuses.
     """
+    text = read_text(path, "configuration", _MOST_FILE_BYTES)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration '{path}' cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"configuration '{path}' is not valid TOML: {error}") from error
     return settings_from_mapping(values, str(path))
 
@@ -169,6 +171,15 @@ def nearest(name: str, known: list[str]) -> str:
     """`; did you mean 'x'?` when something known is close, else the list of what is known."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def shown(value: Any) -> str:
+    """A value for messages, shortened."""
+    try:
+        written = repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} with thousands of digits"
+    return written if len(written) <= 80 else f"{written[:77]}..."
 
 
 def _unknown(key: str, where: str, known: list[str]) -> str:
@@ -181,9 +192,9 @@ def _checked(value: Any, hint: Any, metadata: Mapping[str, Any], name: str) -> A
     if choices and value not in choices:
         raise ConfigError(f"{name} is '{value}'{nearest(str(value), list(choices))}")
     if low is not None and not value >= low:
-        raise ConfigError(f"{name} is {value}; the least allowed is {low}")
+        raise ConfigError(f"{name} is {shown(value)}; the least allowed is {low}")
     if high is not None and not value <= high:
-        raise ConfigError(f"{name} is {value}; the most allowed is {high}")
+        raise ConfigError(f"{name} is {shown(value)}; the most allowed is {high}")
     return value
 
 
@@ -194,7 +205,9 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, bool) and bool not in allowed:
         raise ConfigError(f"{name} is {value}; a {allowed[0].__name__} is expected")
     if not isinstance(value, allowed):
-        raise ConfigError(f"{name} is {value!r}; a {allowed[0].__name__} is expected")
+        raise ConfigError(f"{name} is {shown(value)}; a {allowed[0].__name__} is expected")
+    if isinstance(value, str) and not is_unicode(value):
+        raise ConfigError(f"{name} is {shown(value)}, which holds bytes that are no text; write it in UTF-8")
     return value
 
 
@@ -202,4 +215,4 @@ def _as_float(value: int, name: str) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise ConfigError(f"{name} is a number of {len(str(value))} digits, too large for any limit") from error
+        raise ConfigError(f"{name} is {shown(value)}, too large for any limit") from error

@@ -1,0 +1,22 @@
+"""The allocator is told to keep one arena where it can be told."""
+
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from inf_stream.base.allocator import keep_one_arena
+
+
+def test_glibc_is_told_and_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    libc = SimpleNamespace(mallopt=lambda what, value: told.append((what, value)) or 1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert keep_one_arena()
+    assert told == [(-8, 1)]
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert not keep_one_arena()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_one_arena()
