@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import av
 from av.container import InputContainer
+from av.stream import Stream
 
 from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.errors import SourceError
@@ -66,8 +67,7 @@ def open_container(
 
 def video_stream(container: InputContainer) -> av.VideoStream | None:
     """The first video stream that is not a cover picture of a sound file."""
-    cover = av.stream.Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    return next((s for s in container.streams.video if not _is_cover(s)), None)
 
 
 def duration_ns(container: InputContainer) -> int | None:
@@ -148,10 +148,14 @@ def _frames(decode_packet: DecodePacket, packet: VideoPacket | None) -> Iterator
         yield frame
 
 
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
 def _check_video(container: InputContainer, name: str) -> None:
     stream = video_stream(container)
     if stream is None:
-        kinds = sorted({s.type for s in container.streams})
+        kinds = sorted({"a cover picture" if _is_cover(s) else s.type for s in container.streams})
         raise SourceError(f"'{name}' holds no video, only {', '.join(kinds) or 'nothing'}; give a file with pictures")
     if stream.codec_context is None:
         raise SourceError(f"'{name}' is of a video format that this build of FFmpeg cannot decode; convert it to H.264")

@@ -15,6 +15,7 @@ from inf_stream.sources.camera import camera_index, capture, open_camera
 from inf_stream.sources.container import open_container
 from inf_stream.sources.images import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, ImagesSource, images_in
 from inf_stream.sources.player import Player
+from inf_stream.sources.pump import PumpedSource, within
 
 _KINDS = "a video file, an image, a folder of images, camera:0, rtsp://... or http(s)://..."
 
@@ -60,7 +61,16 @@ def _open_path(path: Path, settings: SourceSettings, frame_size: FrameSize | Non
         raise SourceError(f"'{name}' is empty (0 bytes); give {_KINDS}")
     if path.suffix.lower() in IMAGE_SUFFIXES - ANIMATED_SUFFIXES:
         return ImagesSource([path], name, settings.fps, frame_size)
-    return Player(open_container(f"file:{path}", name), name, settings.fps, frame_size)
+
+    def player() -> Player:
+        return Player(open_container(f"file:{path}", name), name, settings.fps, frame_size)
+
+    if stat.S_ISREG(facts.st_mode):
+        return player()
+    # A pipe or device: opening and reading may wait for whoever writes into it.
+    source = PumpedSource(within(settings.connect_timeout_s, player, name, Player.close), name)
+    source.frame_size = frame_size
+    return source
 
 
 def _facts(path: Path) -> os.stat_result:

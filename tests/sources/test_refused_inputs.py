@@ -1,6 +1,7 @@
 """Everything that cannot be played is refused in one clear sentence, soon."""
 
 import contextlib
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.media import (
     write_audio,
     write_image,
     write_images,
+    write_song,
     write_wave,
 )
 
@@ -96,6 +98,10 @@ def test_uncompressed_sound(tmp_path: Path):
     assert "holds no video, only audio" in refusal(write_wave(tmp_path / "sound.wav"))
 
 
+def test_sound_with_a_cover_picture(tmp_path: Path):
+    assert "holds no video, only a cover picture, audio" in refusal(write_song(tmp_path / "song.m4a"))
+
+
 def test_recording_cut_off_before_its_index(tmp_path: Path):
     assert "cut short" in refusal(cut_short(numbered_clip(tmp_path / "cut.mp4", 30), 0.7))
 
@@ -134,6 +140,18 @@ def test_file_not_permitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Path, "stat", denied)
     assert "Permission denied" in refusal(clip)
+
+
+def test_pipe_into_which_nobody_writes(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match=r"does not answer within 0\.2 s"):
+        open_source(str(pipe), SourceSettings(connect_timeout_s=0.2))
+    os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+
+
+def test_device_that_is_no_camera():
+    assert "cannot be opened" in refusal("/dev/null")
 
 
 # ---- images ----------------------------------------------------------------------------------------

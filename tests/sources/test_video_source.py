@@ -1,5 +1,6 @@
 """Video files: which frames come, when, in which shape; and what is left of damaged ones."""
 
+import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from support.playing import Seen, play
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.events import Pixels
 from inf_stream.sources import open_source
-from inf_stream.sources.container import Damage, Decoded, decode, decode_with, open_container, video_stream
+from inf_stream.sources.container import Damage, Decoded, decode, decode_with
 
 FAST_START = {"movflags": "faststart"}
 
@@ -92,15 +93,6 @@ def test_sound_is_ignored(tmp_path: Path):
     assert play(clip).numbers == [0, 10, 20]
 
 
-def test_cover_picture_is_not_taken_for_video(tmp_path: Path):
-    clip = numbered_clip(tmp_path / "clip.mkv", 12)
-    with open_container(str(clip), "clip") as container:
-        cover, film = container.streams.video[0], video_stream(container)
-        assert film is cover
-        cover.disposition = av.stream.Disposition.attached_pic.value
-        assert video_stream(container) is None
-
-
 @pytest.mark.parametrize(("name", "codec"), [("c.avi", "mjpeg"), ("c.mkv", "libx264"), ("c.mov", "mpeg4")])
 def test_other_formats(tmp_path: Path, name: str, codec: str):
     assert play(numbered_clip(tmp_path / name, 30, codec=codec)).numbers == [0, 10, 20]
@@ -117,6 +109,18 @@ def test_file_address(clip: Path):
 def test_file_address_is_unquoted(tmp_path: Path):
     numbered_clip(tmp_path / "a b.mp4", 2)
     assert play(f"file://localhost{tmp_path}/a%20b.mp4").numbers == [0]
+
+
+def test_pipe_is_played_while_it_is_written(tmp_path: Path):
+    broadcast = numbered_clip(tmp_path / "clip.ts", 60).read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(broadcast,))
+    writer.start()
+    seen = play(pipe, frame_size=lambda width, height: (80, 48))
+    writer.join()
+    assert seen.numbers == [0, 10, 20, 30, 40, 50]
+    assert {f.pixels.shape for f in seen.frames} == {(48, 80, 3)}
 
 
 # ---- shape -----------------------------------------------------------------------------------------

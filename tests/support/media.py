@@ -187,3 +187,17 @@ def _silence(out: av.container.OutputContainer, stream: av.AudioStream, samples:
         frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))
+
+
+def write_song(path: Path) -> Path:
+    """A second of sound with a cover picture."""
+    with av.open(str(path), "w", format="mp4") as out:
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic.value
+        sound = out.add_stream("aac", rate=16000)
+        frame = av.VideoFrame.from_ndarray(picture(1), format="rgb24")
+        for packet in [*cover.encode(frame), *cover.encode(None)]:
+            out.mux(packet)
+        _silence(out, sound, 16000)
+    return path
