@@ -11,6 +11,7 @@ from typing import Any
 from inf_stream.app.memory_map import kept_in
 from inf_stream.app.memory_picture import draw_memory_map
 from inf_stream.app.outputs import require_memory_map
+from inf_stream.app.questions import MOST_CHARACTERS
 from inf_stream.app.reports import Report
 from inf_stream.app.terminal import Lines
 from inf_stream.app.text_report import stats_line
@@ -106,6 +107,9 @@ class Conversation:
         await self._idle.wait()
 
     async def _ask(self, text: str) -> None:
+        if len(text) > MOST_CHARACTERS:
+            self._report.note(f"this question has more than {MOST_CHARACTERS} characters; shorten it")
+            return
         question = Question(f"q{next(self._numbers)}", text, self._now_ns())
         self._cancelled = False
         self._open.append(question.id)

@@ -159,9 +159,10 @@ def _assignment(text: str) -> Override:
 def _literal(written: str) -> Any:
     """A TOML value; what is none is a text."""
     try:
-        return tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
+        values = tomllib.loads(f"value = {written}")
+    except (ValueError, RecursionError):
         return written
+    return values["value"] if len(values) == 1 else written
 
 
 def _hint(key: str) -> Any:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import transformers
 
@@ -15,7 +14,7 @@ from inf_stream.cache.policies import make_policy
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.models.weights import BUILTIN, machine_facts, resolve_device, resolve_dtype
-from inf_stream.models.weights.checkpoint import read_json
+from inf_stream.models.weights.checkpoint import local_path, read_json
 
 VISION_MODEL = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
 """A small model that sees, for messages."""
@@ -38,7 +37,7 @@ def require_sight(name: str) -> None:
     Raises:
         ModelError: the built-in, GGUF file or folder called `name` holds a text model.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if name in BUILTIN:
         blind = not BUILTIN[name].sees
     elif path.is_dir():

@@ -10,10 +10,11 @@ from typing import Any
 from inf_stream.base.clock import nanoseconds, parse_clock
 from inf_stream.base.config import nearest
 from inf_stream.base.errors import ConfigError
+from inf_stream.base.files import is_unicode, read_text
 
 MOST_CHARACTERS = 1 << 20
 """Longest question; the cache budget allows far less."""
-_MOST_FILE_BYTES = 1 << 28
+_MOST_FILE_BYTES = 1 << 26
 _LAST_S = 1e9
 _KEYS = ("at_s", "text", "max_tokens")
 
@@ -54,14 +55,7 @@ def load_questions(path: Path) -> tuple[PlannedQuestion, ...]:
     Raises:
         ConfigError: the file cannot be read or is empty, or a line is malformed; the line is named.
     """
-    try:
-        if path.stat().st_size > _MOST_FILE_BYTES:
-            raise ConfigError(f"questions file '{path}' has {path.stat().st_size} bytes; at most {_MOST_FILE_BYTES}")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"questions file '{path}' cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"questions file '{path}' is not UTF-8 text: {error}") from error
+    lines = read_text(path, "questions file", _MOST_FILE_BYTES).split("\n")
     found = [_from_line(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ConfigError(f"""questions file '{path}' is empty; write lines like {{"at_s": 750, "text": "..."}}""")
@@ -108,6 +102,8 @@ def _checked_text(text: Any, what: str) -> str:
         raise ConfigError(f"{what} is {_short(text)}; a text is expected")
     if not text.strip():
         raise ConfigError(f"{what} is empty; write what you want to know")
+    if not is_unicode(text):
+        raise ConfigError(f"{what} is {_short(text)}, which holds bytes that are no text; write it in UTF-8")
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{what} has {len(text)} characters; at most {MOST_CHARACTERS}, shorten it")
     return text.strip()

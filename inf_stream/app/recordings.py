@@ -18,7 +18,10 @@ LIMIT_BYTES = 16 << 30
 
 def is_recording(address: str) -> bool:
     """Whether a video address is the folder of a recording."""
-    return (Path(address) / EVENTS).is_file()
+    try:
+        return (Path(address) / EVENTS).is_file()
+    except OSError:  # e.g. longer than any file name
+        return False
 
 
 def recorded_settings(folder: Path) -> Settings:

@@ -5,13 +5,17 @@ import contextlib
 import threading
 from typing import Protocol, runtime_checkable
 
+from inf_stream.app.questions import MOST_CHARACTERS
+
+_LIMIT = MOST_CHARACTERS + 2
+
 
 @runtime_checkable
 class TextIn(Protocol):
     """The part of a text file that lines are read from."""
 
-    def readline(self) -> str:
-        """The next line with its end; empty at the end of the file."""
+    def readline(self, limit: int, /) -> str:
+        """The next line with its end, or its first `limit` characters; empty at the end of the file."""
         ...
 
 
@@ -19,6 +23,7 @@ class Lines:
     """Lines of `stream` in the order they are typed, without blocking the event loop; make it on the running loop.
 
     At most `ahead` lines are read before they are taken, so that an endless pipe is read no faster than it is used.
+    A line much longer than any question is cut.
     Input that breaks off has ended. The thread that waits for the terminal cannot be woken; it ends with the program.
     """
 
@@ -48,6 +53,9 @@ class Lines:
 
     def _next_line(self) -> str:
         try:
-            return self._stream.readline()
-        except OSError:  # the terminal was closed
+            line = piece = self._stream.readline(_LIMIT)
+            while len(piece) == _LIMIT and not piece.endswith("\n"):
+                piece = self._stream.readline(_LIMIT)
+        except (OSError, ValueError):  # the terminal was closed, or sends what is no text
             return ""
+        return line

@@ -29,8 +29,8 @@ class Piped:
     def isatty(self) -> bool:
         return False
 
-    def readline(self) -> str:
-        return self._lines.readline()
+    def readline(self, limit: int) -> str:
+        return self._lines.readline(limit)
 
 
 def chat(
@@ -142,8 +142,8 @@ def test_a_video_runs_beside(
     class Patient(Piped):
         """Types once the video has been seen."""
 
-        def readline(self) -> str:
-            return super().readline() if seen.wait(60) else ""
+        def readline(self, limit: int) -> str:
+            return super().readline(limit) if seen.wait(60) else ""
 
     seen = threading.Event()
     taken = Engine.ingest_frames
@@ -180,7 +180,7 @@ def test_the_first_frame_that_does_not_fit_ends_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seeing: Path, pictures: Path
 ) -> None:
     class Silent(Piped):
-        def readline(self) -> str:
+        def readline(self, limit: int) -> str:
             over.wait(60)
             return ""
 

@@ -80,7 +80,7 @@ def test_lines_come_in_order_and_no_faster_than_they_are_taken() -> None:
             self.lines = text.splitlines(keepends=True)
             self.read = 0
 
-        def readline(self) -> str:
+        def readline(self, limit: int) -> str:
             self.read += 1
             return self.lines.pop(0) if self.lines else ""
 
@@ -98,7 +98,7 @@ def test_an_untaken_line_holds_the_reader_back() -> None:
     read = []
 
     class Endless:
-        def readline(self) -> str:
+        def readline(self, limit: int) -> str:
             read.append(1)
             return "again\n"
 
@@ -113,7 +113,7 @@ def test_an_untaken_line_holds_the_reader_back() -> None:
 
 def test_a_terminal_that_is_closed_is_the_end() -> None:
     class Closed:
-        def readline(self) -> str:
+        def readline(self, limit: int) -> str:
             raise OSError(5, "Input/output error")
 
     async def main() -> str | None:
@@ -126,7 +126,7 @@ def test_lines_after_the_loop_has_gone_are_nobodys() -> None:
     loop_gone, was_read = threading.Event(), threading.Event()
 
     class Late:
-        def readline(self) -> str:
+        def readline(self, limit: int) -> str:
             assert loop_gone.wait(10)
             was_read.set()
             return "too late\n"

@@ -110,7 +110,7 @@ def test_settings_cannot_be_changed() -> None:
         ({"cache": {"budget_tokens": 32.0}}, "cache.budget_tokens is 32.0; a int is expected"),
         ({"cache": {"budget_tokens": True}}, "cache.budget_tokens is True; a int is expected"),
         ({"source": {"fps": False}}, "source.fps is False; a float is expected"),
-        ({"source": {"fps": 10**400}}, "source.fps is a number of 401 digits, too large for any limit"),
+        ({"source": {"fps": 10**400}}, "source.fps is 1" + "0" * 76 + "..., too large for any limit"),
         ({"source": {"fps": float("nan")}}, "source.fps is nan; the least allowed is 0.0001"),
         ({"source": {"fps": float("inf")}}, "source.fps is inf; the most allowed is 240.0"),
         ({"model": {"name": 7}}, "model.name is 7; a str is expected"),
@@ -175,11 +175,18 @@ def test_missing_file(tmp_path: Path) -> None:
         load_settings(tmp_path / "run.toml")
 
 
-@pytest.mark.parametrize("content", [b"[model", b"\xff\xfe", b"a = 1\na = 2"])
+@pytest.mark.parametrize("content", [b"[model", b"a = 1\na = 2"])
 def test_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"run.toml' is not valid TOML"):
+        load_settings(path)
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"run.toml' is not UTF-8 text"):
         load_settings(path)
 
 

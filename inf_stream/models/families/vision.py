@@ -1,5 +1,6 @@
 """Frames on their way into a model: pixel values, sizes, and the text around them; what all vision families share."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ class VisionAdapter(ABC):
         if time_format == "none":
             return ""
         chosen = self.time_format if time_format == "auto" else time_format
+        if re.search(r"[0-9]{4}[^{}]*}", chosen):
+            raise ConfigError(f"model.time_format is '{chosen}'; widths up to 999 are understood")
         try:
             return chosen.format(clock=format_clock(at_ns), seconds=seconds(at_ns), number=number + 1)
         except (KeyError, IndexError, ValueError, AttributeError) as error:

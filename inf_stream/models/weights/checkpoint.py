@@ -11,6 +11,23 @@ from inf_stream.base.errors import ModelError
 _PICKLED = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 
 
+def local_path(name: str) -> Path:
+    """The file or folder that a model name would be, which need not exist.
+
+    Raises:
+        ModelError: it is longer than a file name can be, leads where nobody may look, or names an unknown user's home.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"model '{name[:60]}' cannot be looked up: {why}; give a built-in name, a GGUF file, a folder or a hub id"
+        ) from error
+    return path
+
+
 def require_checkpoint(folder: Path) -> None:
     """Refuse a folder that holds no configuration or no safetensors weights.
 

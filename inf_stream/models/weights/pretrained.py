@@ -63,7 +63,7 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
     """
     if not name:
         raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
-    path = Path(name).expanduser()
+    path = checkpoint.local_path(name)
     if name in BUILTIN:
         model, tokenizer = load_builtin(name, dtype, device, progress)
         return LoadedWeights(model, tokenizer, model.config)
