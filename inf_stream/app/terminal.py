@@ -41,9 +41,7 @@ class Lines:
         return line
 
     def _read(self) -> None:
-        with contextlib.suppress(
-            RuntimeError, ValueError
-        ):  # the loop or the stream was closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
             while True:
                 self._room.acquire()
                 line = self._next_line()

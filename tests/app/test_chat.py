@@ -158,7 +158,7 @@ def test_a_video_runs_beside(
     ran = run(capsys, "chat", "--model", seeing, "--video", pictures, "--fps", 100, "--json", *SMALL)
     assert ran.status == 0
     assert ran.answers[0]["stats"]["frames"] == 6
-    assert ran.answers[0]["at_s"] in (0.04, 0.05)
+    assert 0 < ran.answers[0]["at_s"] <= 0.05
 
 
 def test_a_video_that_breaks_off_does_not_end_the_conversation(
@@ -252,6 +252,7 @@ def test_a_conversation_at_a_terminal(terminal: Terminal) -> None:
     terminal.wait_for("> ")
     terminal.type("/stats")
     terminal.wait_for("tokens seen")
+    terminal.wait_for("> ")
     terminal.type("Where?")
     terminal.wait_for("Where\\?\r\n.")
     terminal.type("/cancel")
