@@ -13,6 +13,7 @@ from jaxtyping import install_import_hook
 install_import_hook(["inf_stream", "edge"], f"{support.typecheck.__name__}.checked")
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from hypothesis import settings
 
 from inf_stream.models.weights import LoadedWeights, fetch_builtin, load_pretrained
 
+# A suite started in the background would ignore Ctrl-C, and so would every program it tries Ctrl-C on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
 settings.register_profile("here", deadline=None, derandomize=True, print_blob=True)
