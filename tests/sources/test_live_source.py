@@ -9,6 +9,7 @@ import pytest
 from support.media import picture
 from support.playing import Seen
 
+import inf_stream.sources.live as live_room
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.errors import SourceError
 from inf_stream.base.events import FrameArrived, SourceNotice
@@ -273,3 +274,15 @@ def test_lost_for_good_ends_the_source():
         camera.release.set()
         assert "lost for good (released)" in Seen(source).notices[-1]
         assert list(source) == []
+
+
+def test_close_ends_a_pause_before_reconnecting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live_room, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(live_room, "LONGEST_PAUSE_S", 60.0)
+    camera = Camera()
+    source = LiveSource(camera, pytest.fail, "cam", SourceSettings(reconnects=1), time.monotonic_ns)
+    camera.hang.set()
+    camera.release.set()
+    assert "attempt 1 of 1 in 60 s" in next(e for e in source if isinstance(e, SourceNotice)).message
+    source.close()
+    assert source._pump.join(10)

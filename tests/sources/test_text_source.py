@@ -209,6 +209,23 @@ def test_standard_input_can_be_given(monkeypatch: pytest.MonkeyPatch):
 # ---- refused ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_bad_bytes_of_standard_input_are_replaced_however_python_opened_it(errors: str):
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"caf\xe9\r\nau lait")), "utf-8", errors)
+    seen = Seen(open_text(stdin))
+    assert "".join(seen.texts) == "caf\ufffd\r\nau lait"
+    assert "from byte 3 on" in seen.notices[0]
+
+
+def test_text_opened_in_another_encoding_keeps_it():
+    assert Seen(open_text(io.TextIOWrapper(io.BytesIO(b"caf\xe9"), "latin-1"))).texts == ["caf\u00e9"]
+
+
+def test_text_that_is_not_in_its_encoding_is_refused():
+    with pytest.raises(SourceError, match="cannot be read any further"):
+        Seen(open_text(io.TextIOWrapper(io.BytesIO(b"caf\xe9"), "ascii")))
+
+
 def test_missing_text(tmp_path: Path):
     with pytest.raises(SourceError, match="cannot be opened: No such file"):
         open_text(tmp_path / "nowhere.txt")

@@ -16,7 +16,7 @@ from support.playing import Seen, play
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.events import Pixels
 from inf_stream.sources import open_source
-from inf_stream.sources.container import Damage, Decoded, decode, decode_with
+from inf_stream.sources.container import Damage, Decoded, decode, decode_with, open_container
 
 FAST_START = {"movflags": "faststart"}
 
@@ -257,6 +257,12 @@ def test_corrupt_bytes_in_the_middle_cost_only_themselves(tmp_path: Path, suffix
     assert "is damaged at 00:0" in seen.notices[0]
     assert "going on with what can be decoded" in seen.notices[0]
     assert len(seen.notices) <= 2
+
+
+def test_decoding_is_on_one_thread(clip: Path):
+    with open_container(str(clip), "clip") as container:
+        context = container.streams.video[0].codec_context
+        assert (context.thread_type.name, context.thread_count) == ("NONE", 1)
 
 
 def test_much_damage_is_summed_up_in_two_notices(tmp_path: Path):
