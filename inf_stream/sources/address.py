@@ -52,7 +52,6 @@ class AddressConnection(Connection):
     def __init__(self, container: InputContainer, name: str):
         stream = video_stream(container)
         assert stream is not None, "open_container checks that there is video"
-        stream.thread_type = "SLICE"  # decoding whole frames side by side would deliver each some frames later
         self._container, self._stream, self._name = container, stream, name
         self._shaper, self._aspect = Shaper(), pixel_aspect(stream)
 

@@ -30,7 +30,7 @@ class Readable(Protocol):
 def open_text(
     stream: str | Path | Readable, characters: int = 1024, *, now_ns: Callable[[], int] = time.monotonic_ns
 ) -> Source:
-    """Open a text file, or take an open text or binary file such as `sys.stdin.buffer`.
+    """Open a text file, or take an open text or binary file such as `sys.stdin`.
 
     Args:
         stream: a path; or a file from which nothing has been read yet, which is left open at the end.
@@ -46,8 +46,7 @@ def open_text(
         except (OSError, ValueError) as error:
             raise SourceError(f"text {str(stream)!r} cannot be opened: {_why(error)}") from error
         return TextSource(opened, str(stream), characters, now_ns, opened.close)
-    # The raw file beneath: its read returns what there is, and takes no lock that outlives the interpreter.
-    raw = getattr(stream, "raw", stream)
+    raw = _beneath(stream)
     source = TextSource(raw, str(getattr(stream, "name", "text")), characters, now_ns, lambda: None)
     return PumpedSource(source, "text") if _may_block(raw) else source
 
@@ -99,7 +98,7 @@ class TextSource(Source):
         while True:
             try:
                 read = self._file.read(_READ_BYTES)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise SourceError(f"{self._name} cannot be read any further: {_why(error)}") from error
             yield read if isinstance(read, str) else self._decoder.decode(read)
             if not read:
@@ -165,6 +164,19 @@ def _cut(text: str) -> int:
     """Length of the first piece of a text that is one character too long."""
     full = len(text) - 1
     return next((at for at in range(full, 0, -1) if text[at].isspace()), full)
+
+
+def _beneath(file: Readable) -> Readable:
+    """The raw file under an open one: its read returns what there is, and takes no lock that outlives the interpreter.
+
+    UTF-8 is taken as bytes, since Python may have opened it (`sys.stdin`) to turn bad ones into lone surrogates.
+    """
+    if isinstance(file, io.TextIOWrapper):
+        if codecs.lookup(file.encoding).name != "utf-8":
+            return file
+        file = file.buffer
+    raw: Readable = getattr(file, "raw", file)
+    return raw
 
 
 def _why(error: OSError | ValueError) -> str:
