@@ -43,9 +43,9 @@ examples:
   inf-stream ask rtsp://camera.local/door --questions questions.jsonl --duration 1:00:00 --json
   inf-stream ask photos/ "Which season is it?" --memory-map map.png --stats
 
-The question is asked once at every --at, or at the end if there is none. A questions file has one JSON object a
-line: {"at_s": 750, "text": "What happened?"}. A recording made with --record is a VIDEO too: it brings its
-questions along and gives the same answers.
+The question is asked once at every --at, or at the end if there is none; with the last answer the run ends, or goes
+on to --duration. A questions file has one JSON object a line: {"at_s": 750, "text": "What happened?"}. A recording
+made with --record is a VIDEO too: it brings its questions along and gives the same answers.
 """
 _CHAT_EXAMPLES = """\
 examples:

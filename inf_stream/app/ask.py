@@ -104,7 +104,8 @@ def _watch(
     request: AskRequest, screen: Screen, source: Source, planned: Sequence[PlannedQuestion], until_ns: int | None
 ) -> None:
     lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns != _ENDLESS_NS]
-    progress = StreamProgress(screen.errors, request.video, seconds(min(lengths_ns)) if lengths_ns else None)
+    name = source.describe() if "://" in request.video else Path(request.video).name
+    progress = StreamProgress(screen.errors, name, seconds(min(lengths_ns)) if lengths_ns else None)
     report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=True)
@@ -141,10 +142,11 @@ def _replay(request: AskRequest, screen: Screen) -> None:
                 f"'{request.video}' is a recording, which brings its own questions and length along; leave {name} out"
             )
     recording = Recording(Path(request.video))
-    report = request.output.report(screen, StreamProgress(screen.errors, request.video, None), questions=True)
+    report = request.output.report(screen, StreamProgress(screen.errors, recording.folder.name, None), questions=True)
     engine = load_engine(request.settings, screen, sees=False)
     try:
         with contextlib.closing(report):
+            report.start()
             for event in replay(engine, recording):
                 report.show(event)
     finally:

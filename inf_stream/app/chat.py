@@ -147,6 +147,7 @@ def _hold(
             screen.errors.print("> ", end="", style="bold")
 
     async def session() -> bool:
+        report.start()
         with engine_worker() as worker:
             conversation = Conversation(engine, worker, report, prompt=prompt, one_by_one=not typed)
             loop = SessionLoop(

@@ -47,7 +47,7 @@ class StreamProgress:
             TextColumn("{task.fields[where]}"),
         )
         self._console = console
-        self._description, self._total = description, total
+        self._description, self.total = description, total
         self._completed, self._where = 0.0, ""
         self._live: tuple[Progress, TaskID] | None = None
 
@@ -65,7 +65,7 @@ class StreamProgress:
         if self._live is None and self._shown:
             progress = Progress(*self._columns, console=self._console, transient=True)
             task = progress.add_task(
-                self._description, total=self._total, completed=int(self._completed), where=self._where
+                self._description, total=self.total, completed=int(self._completed), where=self._where
             )
             progress.start()
             self._live = progress, task

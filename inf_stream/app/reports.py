@@ -69,6 +69,10 @@ class Report(ABC):
         self.screen = screen
         self.throughput = Throughput(clock)
 
+    def start(self) -> None:
+        """The stream begins."""
+        self.throughput.start()
+
     def show(self, event: OutputEvent) -> None:
         """Show one event."""
         self.throughput.count(event)

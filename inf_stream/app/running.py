@@ -87,6 +87,7 @@ def run_stream(
     """
 
     async def session() -> bool:
+        report.start()
         with engine_worker() as worker:
             loop = SessionLoop(
                 FirstFrameGuard(engine),

@@ -14,13 +14,15 @@ class ScheduledStream:
     """A source's events with planned questions in between, until `until_ns` if given, the rest at the end.
 
     A question for time T comes before the first event later than T. With `in_order` it is asked of exactly the stream
-    before it; without (live streams) it goes first. One thread iterates; `close` may be called from any: the source
-    ends, and the questions for the end are still asked.
+    before it; without (live streams) it goes first. Unless `until_ns` is given, the stream ends when none of its
+    questions is left; one without any questions goes on to its end. One thread iterates; `close` may be called from
+    any: the source ends, and the questions for the end are still asked.
     """
 
     def __init__(
         self, source: Source, planned: Sequence[PlannedQuestion], *, in_order: bool, until_ns: int | None = None
     ):
+        self._ends_with_last = bool(planned) and until_ns is None
         self._source = source
         self._timed = deque(sorted(((q.at_ns, q) for q in planned if q.at_ns is not None), key=lambda pair: pair[0]))
         self._at_end = [q for q in planned if q.at_ns is None]
@@ -47,6 +49,8 @@ class ScheduledStream:
                 end_ns = until_ns
                 break
             yield from self._due(at_ns)
+            if self._ends_with_last and not self._timed and not self._at_end:
+                break
             last_ns, gap_ns = max(last_ns, at_ns), max(0, at_ns - last_ns)
             yield event
         self._source.close()

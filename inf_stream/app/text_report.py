@@ -6,7 +6,7 @@ from typing import Any
 
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.reports import Report, Screen, Stats
-from inf_stream.base.clock import format_clock, seconds
+from inf_stream.base.clock import format_clock, nanoseconds, seconds
 from inf_stream.base.events import (
     AnswerDelta,
     AnswerFinished,
@@ -81,7 +81,7 @@ class TextReport(Report):
             case FramesIngested(at_ns=at_ns):
                 rate = f"{self.throughput.frames_per_s:.1f} frames/s"
                 dropped = f", {self.throughput.dropped_frames} dropped" if self.throughput.dropped_frames else ""
-                self._advance(seconds(at_ns), f"{format_clock(at_ns)}  {rate}{dropped}")
+                self._advance(seconds(at_ns), f"{format_clock(at_ns)}{self._of_total()}  {rate}{dropped}")
             case TextIngested():
                 self._advance(self.throughput.characters, f"{self.throughput.characters:,} characters")
             case Warned(message):
@@ -125,6 +125,10 @@ class TextReport(Report):
     def _advance(self, completed: float, where: str) -> None:
         if self._progress is not None:
             self._progress.advance(completed, where)
+
+    def _of_total(self) -> str:
+        total_s = None if self._progress is None else self._progress.total
+        return "" if total_s is None else f" of {format_clock(nanoseconds(total_s))}"
 
     def _hide_progress(self) -> None:
         if self._progress is not None:

@@ -27,6 +27,10 @@ class Throughput:
         self.characters = 0
         self.dropped_frames = 0
 
+    def start(self) -> None:
+        """Reading begins now; what came before, such as loading a model, does not count."""
+        self._lap()
+
     def count(self, event: OutputEvent) -> None:
         """Take one event into account."""
         match event:

@@ -38,7 +38,7 @@ def test_at_asks_the_question_at_each_time(capsys: pytest.CaptureFixture[str], s
     assert second["stats"]["frames"] == 6
     kinds = [a["type"] for a in ran.asides]
     assert kinds[-1] == "end"
-    assert sum(a["count"] for a in ran.asides if a["type"] == "frames") == 12
+    assert sum(a["count"] for a in ran.asides if a["type"] == "frames") == 6
 
 
 def test_stats_hold_what_was_promised(capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path) -> None:

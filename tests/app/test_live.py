@@ -110,8 +110,10 @@ def test_a_duration_ends_a_camera_that_has_fallen_silent(capsys: pytest.CaptureF
 def test_a_live_question_with_a_time_goes_first_and_needs_no_note(
     capsys: pytest.CaptureFixture[str], seeing: Path
 ) -> None:
-    ran = watch(capsys, seeing, "--at", "1", "--duration", "2", "--json")
+    ran = watch(capsys, seeing, "--at", "1", "--json")
+    assert ran.status == 0
     assert [a["at_s"] for a in ran.answers] == [1]
+    assert not [a for a in ran.asides if a["type"] == "note"]
 
 
 def test_a_loop_of_something_live_is_refused(capsys: pytest.CaptureFixture[str], seeing: Path) -> None:

@@ -70,12 +70,21 @@ def told(source: Source, *planned: PlannedQuestion, until_s: float | None = None
 
 def test_a_question_comes_after_all_up_to_its_time_and_before_all_later() -> None:
     source = ListSource([frame(0), frame(1), frame(2), frame(3)])
-    assert told(source, at(1), at(2.5)) == ["f0", "f1", "q@1", "f2", "q@2.5", "f3"]
+    assert told(source, at(1), at(2.5)) == ["f0", "f1", "q@1", "f2", "q@2.5"]
 
 
 def test_questions_at_the_same_time_keep_their_order() -> None:
     source = ListSource([frame(0), frame(1)])
-    assert told(source, at(0, "a"), at(0, "b")) == ["f0", "a@0", "b@0", "f1"]
+    assert told(source, at(0, "a"), at(0, "b")) == ["f0", "a@0", "b@0"]
+
+
+def test_with_the_last_question_the_stream_ends_unless_told_how_long_it_is() -> None:
+    source = ListSource([frame(s) for s in range(10)])
+    assert told(source, at(1)) == ["f0", "f1", "q@1"]
+    assert source.closed
+    assert source.read == 3
+    assert told(ListSource([frame(s) for s in range(4)]), at(1), until_s=9) == ["f0", "f1", "q@1", "f2", "f3"]
+    assert told(ListSource([frame(s) for s in range(3)])) == ["f0", "f1", "f2"]
 
 
 def test_without_a_time_it_is_asked_at_the_time_of_the_last_event() -> None:
