@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 import transformers
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from inf_stream.app.progress import loading
 from inf_stream.app.questions import PlannedQuestion
@@ -13,7 +14,7 @@ from inf_stream.base.errors import BudgetError, ModelError
 from inf_stream.cache.policies import make_policy
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
-from inf_stream.models.weights import BUILTIN, machine_facts, resolve_device, resolve_dtype
+from inf_stream.models.weights import BUILTIN, LoadedWeights, machine_facts, resolve_device, resolve_dtype
 from inf_stream.models.weights.checkpoint import local_path, read_json
 
 VISION_MODEL = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
@@ -57,8 +58,7 @@ def load_engine(settings: Settings, screen: Screen, *, sees: bool) -> Engine:
     """
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    with loading(screen.errors, settings.model.name) as progress:
-        engine = build_engine(settings, load_weights(settings, progress))
+    engine = build_engine(settings, _weights(settings, screen))
     if sees and engine.model.vision is None:
         raise ModelError(_blind(settings.model.name))
     return engine
@@ -79,6 +79,17 @@ def require_questions_fit(engine: Engine, planned: Sequence[PlannedQuestion]) ->
                 f"question '{shown}' has {tokens} tokens; at most {limit}, half of the cache budget, are allowed: "
                 "shorten it or raise --budget"
             )
+
+
+def _weights(settings: Settings, screen: Screen) -> LoadedWeights:
+    name = settings.model.name
+    is_hub_id = name not in BUILTIN and not local_path(name).exists()
+    if is_hub_id and screen.errors.is_terminal:
+        screen.note(f"loading {name} from the hub", "dim")  # whose library draws progress of its own
+        return load_weights(settings)
+    disable_progress_bars()
+    with loading(screen.errors, name) as progress:
+        return load_weights(settings, progress)
 
 
 def _blind(name: str) -> str:

@@ -1,0 +1,51 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from inf_stream.app import loading
+from inf_stream.app.loading import require_sight
+from inf_stream.app.reports import Screen
+from inf_stream.base.config import Settings, settings_from_mapping
+from inf_stream.base.errors import ModelError
+from inf_stream.models.weights.fetch import silent
+
+
+@pytest.mark.parametrize(
+    ("name", "terminal", "shown"),
+    [
+        ("org/model", True, "loading org/model from the hub\n"),
+        ("org/model", False, ""),
+        (".", False, ""),
+    ],
+)
+def test_the_hub_draws_its_own_progress_on_a_terminal_only(
+    name: str, terminal: bool, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(settings: Settings, progress: object = silent) -> str:
+        asked.append(progress is silent)
+        return "weights"
+
+    bars: list[bool] = []
+    monkeypatch.setattr(loading, "load_weights", load)
+    monkeypatch.setattr(loading, "disable_progress_bars", lambda: bars.append(False))
+    errors = io.StringIO()
+    screen = Screen(io.StringIO(), Console(file=errors, force_terminal=terminal, color_system=None, width=99))
+    weights = getattr(loading._weights, "__wrapped__", loading._weights)
+    assert weights(settings_from_mapping({"model": {"name": name}}), screen) == "weights"
+    assert errors.getvalue() == shown
+    assert asked == [terminal]
+    assert bars == ([] if terminal else [False])
+
+
+def test_sight_is_asked_of_what_is_known(seeing: Path, reading: Path, tmp_path: Path) -> None:
+    require_sight(str(seeing))
+    require_sight("org/model")
+    require_sight(str(tmp_path))
+    (tmp_path / "m.GGUF").touch()
+    for name in (str(reading), "smollm2-135m", str(tmp_path / "m.GGUF")):
+        with pytest.raises(ModelError, match="reads text only and cannot see video; name one that sees"):
+            require_sight(name)
