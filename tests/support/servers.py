@@ -1,6 +1,7 @@
 """Small network cameras on loopback: HTTP and RTSP, well-behaved or not."""
 
 import contextlib
+import itertools
 import socket
 import socketserver
 import struct
@@ -66,6 +67,16 @@ def http(body: bytes, *, headers: str = "", status: str = "200 OK", then: Serve 
     return visit
 
 
+def http_loop(body: bytes, enough: threading.Event) -> Serve:
+    """Answers with `body` again and again, without a length, until there is `enough`."""
+
+    def visit(connection: socket.socket, leaving: threading.Event) -> None:
+        while not (enough.is_set() or leaving.is_set()):
+            connection.sendall(body)
+
+    return http(b"", then=visit)
+
+
 def http_file(path: Path) -> Serve:
     """Serves a file with its length, as a whole."""
     data = path.read_bytes()
@@ -86,8 +97,8 @@ def http_rest(path: Path) -> Serve:
     return visit
 
 
-def rtsp(pictures: Sequence[Pixels], *, then: Serve | None = None) -> Serve:
-    """An RTSP camera over TCP that sends H.264 pictures as fast as they are taken."""
+def rtsp(pictures: Sequence[Pixels], enough: threading.Event, *, then: Serve | None = None) -> Serve:
+    """An RTSP camera over TCP that sends H.264 pictures, as fast as they are taken, again and again until `enough`."""
 
     def visit(connection: socket.socket, leaving: threading.Event) -> None:
         while head := _head(connection):
@@ -99,7 +110,10 @@ def rtsp(pictures: Sequence[Pixels], *, then: Serve | None = None) -> Serve:
             }.get(head["method"], "\r\n")
             connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {head['cseq']}\r\n{answer}".encode())
             if head["method"] == "PLAY":
-                connection.sendall(b"".join(_rtp_packets(pictures)))
+                for packet in _rtp_packets(_h264(pictures)):
+                    if enough.is_set() or leaving.is_set():
+                        break
+                    connection.sendall(packet)
                 if then is not None:
                     then(connection, leaving)
                 return
@@ -126,24 +140,23 @@ def _head(connection: socket.socket) -> dict[str, str]:
     return {"method": first.split(" ")[0]} | {name.lower(): value.strip() for name, _, value in headers}
 
 
-def _rtp_packets(pictures: Sequence[Pixels]) -> Iterator[bytes]:
+def _rtp_packets(access_units: Sequence[bytes]) -> Iterator[bytes]:
     sequence = 0
-    for index, encoded in enumerate(_h264(pictures)):
+    for index, encoded in enumerate(itertools.cycle(access_units)):
         units = [unit for unit in encoded.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if unit]
         for at, unit in enumerate(units):
             last = at == len(units) - 1
-            header = struct.pack(">BBHII", 0x80, 96 | (last << 7), sequence & 0xFFFF, index * _RTP_TICKS, 7)
+            header = struct.pack(
+                ">BBHII", 0x80, 96 | (last << 7), sequence & 0xFFFF, index * _RTP_TICKS & 0xFFFFFFFF, 7
+            )
             yield b"$\0" + struct.pack(">H", len(header) + len(unit)) + header + unit
             sequence += 1
 
 
-def _h264(pictures: Sequence[Pixels]) -> Iterator[bytes]:
+def _h264(pictures: Sequence[Pixels]) -> list[bytes]:
     encoder = av.CodecContext.create("libx264", "w")
     encoder.height, encoder.width = pictures[0].shape[:2]
     encoder.pix_fmt, encoder.framerate = "yuv420p", 10
     encoder.options = {"g": "10", "bf": "0", "tune": "zerolatency"}
-    for pixels in pictures:
-        for packet in encoder.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
-            yield bytes(packet)
-    for packet in encoder.encode(None):
-        yield bytes(packet)
+    frames = [av.VideoFrame.from_ndarray(pixels, format="rgb24") for pixels in pictures]
+    return [bytes(packet) for frame in [*frames, None] for packet in encoder.encode(frame)]
