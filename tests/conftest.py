@@ -7,8 +7,12 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import support.branches
 import support.typecheck
 from jaxtyping import install_import_hook
+
+branch_coverage = support.branches.of_rooms()
+branch_coverage.start()
 
 install_import_hook(["inf_stream", "edge"], f"{support.typecheck.__name__}.checked")
 
@@ -31,6 +35,11 @@ torch.set_num_threads(1)
 transformers.logging.disable_progress_bar()
 settings.register_profile("here", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Branch coverage goes on if this is the whole suite, and ends here otherwise."""
+    config.pluginmanager.register(branch_coverage, "branch_coverage")
 
 
 @pytest.fixture(autouse=True)

@@ -114,6 +114,10 @@ def test_settings_cannot_be_changed() -> None:
         ({"source": {"fps": float("nan")}}, "source.fps is nan; the least allowed is 0.0001"),
         ({"source": {"fps": float("inf")}}, "source.fps is inf; the most allowed is 240.0"),
         ({"model": {"name": 7}}, "model.name is 7; a str is expected"),
+        (
+            {"model": {"name": "\udcff"}},
+            "model.name is '\\udcff', which holds bytes that are no text; write it in UTF-8",
+        ),
         ({"model": {"dtype": "bfloat"}}, "model.dtype is 'bfloat'; did you mean 'bfloat16'?"),
         ({"source": {"queue_rule": "z"}}, "source.queue_rule is 'z'; known: auto, drop-latest, drop-oldest, wait"),
     ],
@@ -122,6 +126,13 @@ def test_refusals_name_the_key_the_value_and_the_remedy(values: dict[str, Any], 
     with pytest.raises(ConfigError) as caught:
         settings_from_mapping(values)
     assert str(caught.value) == message
+
+
+def test_numbers_too_long_to_be_written_are_refused_in_few_words() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_from_mapping({"answer": {"seed": 10**5000}})
+    assert str(caught.value).startswith("answer.seed is ")
+    assert len(str(caught.value)) < 200
 
 
 def test_whole_numbers_do_for_numbers() -> None:

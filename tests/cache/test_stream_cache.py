@@ -162,3 +162,9 @@ def test_stale_keys_are_noticed() -> None:
     cache.planes.rotated_keys[1, 0, 3] += 1
     with pytest.raises(AssertionError, match="layer 1 went stale"):
         cache.check()
+
+
+def test_an_empty_cache_is_in_order() -> None:
+    cache = make_cache()
+    cache.check()
+    assert (cache.used_tokens, cache.seen_tokens) == (0, 0)

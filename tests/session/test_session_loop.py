@@ -379,6 +379,55 @@ def test_a_reader_can_be_cancelled_while_the_session_goes_on() -> None:
     assert answers(events)["after"].reason is FinishReason.STOP
 
 
+def cancelled_after_the_first(source: Any, then: Callable[[], None] = lambda: None) -> list[InputEvent]:
+    """Cancel a reader that waits for its second event, call `then`; what it handed over until its end."""
+    taken: list[InputEvent] = []
+
+    async def main() -> None:
+        async def take(event: InputEvent) -> bool:
+            taken.append(event)
+            return True
+
+        task = asyncio.ensure_future(SourceReader(source, take).run())
+        while not taken:
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        then()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    run(main())
+    return taken
+
+
+def test_what_a_source_still_gives_after_it_was_closed_is_left() -> None:
+    class Talkative(Source):
+        def __iter__(self) -> Iterator[InputEvent]:
+            yield from super().__iter__()
+            yield FrameArrived(frame(9))
+
+    source = Talkative(frames(1), endless=True)
+    assert len(cancelled_after_the_first(source)) == 1
+    assert source.closed.is_set()
+
+
+def test_a_generator_is_closed_by_its_own_thread_alone() -> None:
+    went_on, closed_by = threading.Event(), []
+
+    def generate() -> Iterator[InputEvent]:
+        try:
+            yield FrameArrived(frame(0))
+            went_on.wait(30)
+            yield FrameArrived(frame(1))
+        finally:
+            closed_by.append(threading.current_thread().name)
+
+    assert len(cancelled_after_the_first(generate(), went_on.set)) == 1
+    assert closed_by == ["inf-stream-source"]
+
+
 def test_a_reader_held_up_by_a_full_queue_can_be_cancelled() -> None:
     taken = []
 
