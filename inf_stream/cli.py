@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 from inf_stream.app.flags import (
     MODEL_FLAGS,
@@ -61,15 +61,24 @@ running answer. Text piped in is read as the stream, and the questions given wit
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C.
+    0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C, and 141, as a shell reports it
+    of any tool, when whoever read the output has left (`| head -1`).
     """
     _prepare_standard_streams()
     keep_one_arena()
     try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except BrokenPipeError:
+        _silence_broken_streams()
+        return BROKEN_PIPE
+
+
+def _run(argv: list[str]) -> int:
+    try:
         try:
-            arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+            arguments = _parse(argv)
             command: Command = arguments.command
-            status = command(arguments)
+            return command(arguments)
         finally:
             sys.stdout.flush()
     except InfStreamError as error:
@@ -77,10 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        _close_standard_output()
-        return BROKEN_PIPE
-    return status
 
 
 def print_error(message: str) -> None:
@@ -272,30 +277,28 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from inf_stream.app import models
+    from inf_stream.app.piped_console import PipedConsole
 
     if arguments.json:
         found = models.policies_as_mapping() if arguments.policies else models.models_as_mapping()
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif arguments.policies:
-        models.show_policies(Console())
+        models.show_policies(PipedConsole())
     else:
-        models.show_models(Console())
+        models.show_models(PipedConsole())
     return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from inf_stream.app import doctor
+    from inf_stream.app.piped_console import PipedConsole
 
     report = doctor.checks(doctor.gather())
     if arguments.json:
         sys.stdout.write(doctor.as_json(report) + "\n")
     else:
-        Console().print(doctor.as_table(report))
+        PipedConsole().print(doctor.as_table(report))
     return doctor.exit_status(report)
 
 
@@ -310,6 +313,16 @@ def _prepare_standard_streams() -> None:
                 stream.reconfigure(errors="replace")
 
 
-def _close_standard_output() -> None:
-    """Let the interpreter's own flush at exit go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence_broken_streams() -> None:
+    """Let the interpreter's own flush at exit go nowhere where nobody reads any more."""
+    for stream in (sys.stdout, sys.stderr):
+        if _is_broken(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_broken(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    return False

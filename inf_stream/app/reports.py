@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
+from inf_stream.app.piped_console import PipedConsole
 from inf_stream.app.throughput import Throughput
 from inf_stream.base.clock import seconds
 from inf_stream.base.events import (
@@ -50,7 +51,7 @@ class Screen:
     @classmethod
     def standard(cls) -> "Screen":
         """Standard output and standard error as they are now."""
-        return cls(sys.stdout, Console(stderr=True, highlight=False, soft_wrap=True))
+        return cls(sys.stdout, PipedConsole(stderr=True, highlight=False, soft_wrap=True))
 
     def write(self, text: str) -> None:
         """Text for standard output, at once."""

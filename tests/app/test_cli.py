@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,15 +83,47 @@ def test_an_interrupt_is_status_130(capsys: pytest.CaptureFixture[str], monkeypa
     assert run(capsys, "doctor").err == ""
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+@pytest.fixture
+def pipe_without_a_reader() -> Iterator[int]:
     reading, writing = os.pipe()
     os.close(reading)
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    done = subprocess.run(
-        [*COMMAND, "--version"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=buffered
-    )
+    yield writing
     os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
+
+
+def status_and_errors(words: Sequence[object], out: int, errors: int = subprocess.PIPE) -> tuple[int, str | None]:
+    """Run a command line as a program of its own, with buffered streams as on a user's machine."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [*COMMAND, *map(str, words)]
+    done = subprocess.run(command, stdout=out, stderr=errors, text=True, check=False, env=buffered)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--version"], ["--help"], ["models"], ["models", "--json"], ["doctor"]],
+    ids=" ".join,
+)
+def test_a_reader_that_goes_away_ends_a_command_quietly(words: list[str], pipe_without_a_reader: int) -> None:
+    assert status_and_errors(words, pipe_without_a_reader) == (141, "")
+
+
+@pytest.mark.parametrize("words", [["ask"], ["doctor"]], ids=" ".join)
+def test_a_reader_of_both_streams_that_goes_away_ends_a_command_quietly(
+    words: list[str], pipe_without_a_reader: int
+) -> None:
+    assert status_and_errors(words, pipe_without_a_reader, pipe_without_a_reader)[0] == 141
+
+
+@pytest.mark.parametrize("style", [(), ("--json",)], ids=["text", "json"])
+def test_a_reader_that_goes_away_ends_a_session_quietly(
+    style: tuple[str, ...], pipe_without_a_reader: int, seeing: Path, pictures: Path
+) -> None:
+    words = ["ask", pictures, "What?", "--model", seeing, "--budget", 64, "--max-tokens", 4, "--device", "cpu", *style]
+    status, errors = status_and_errors(words, pipe_without_a_reader)
+    assert status == 141
+    assert "Traceback" not in str(errors)
+    assert "Exception ignored" not in str(errors)
 
 
 def test_models_for_people_and_for_scripts(capsys: pytest.CaptureFixture[str], smollm2_file: Path) -> None:
