@@ -15,6 +15,7 @@ from inf_stream.app.schedule import ScheduledStream
 from inf_stream.base.clock import parse_clock, seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
+from inf_stream.base.events import SessionClosed, Warned
 from inf_stream.session.replay import replay
 from inf_stream.sources import LoopedSource, Source, open_source
 from inf_stream.sources.recording import Recording
@@ -149,5 +150,14 @@ def _replay(request: AskRequest, screen: Screen) -> None:
             report.start()
             for event in replay(engine, recording):
                 report.show(event)
+                if isinstance(event, SessionClosed) and not recording.has_end:
+                    report.show(Warned(_cut_off(recording), event.at_ns))
     finally:
         draw_map(engine, request.output.memory_map, report)
+
+
+def _cut_off(recording: Recording) -> str:
+    return (
+        f"recording '{recording.folder}' ends without its end mark: the program was killed or the disk was full, "
+        "and what came after is not in it"
+    )

@@ -1,7 +1,8 @@
 """Writing a recorded session: the steps its engine made, in order, with every frame bit for bit.
 
-A folder with ``events.jsonl`` (a header line, then one JSON object a step) and ``frames/`` (PNG files);
-`inf_stream.sources.recording` reads it.
+A folder with ``events.jsonl`` (a header line, one JSON object a step, and an end mark) and ``frames/`` (PNG files);
+`inf_stream.sources.recording` reads it. Without the end mark the recorder was killed, or had to stop before the session
+ended.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from inf_stream.session.steps import IngestFrames, IngestText
 
 FORMAT, VERSION = "inf-stream recording", 1
 EVENTS, FRAMES = "events.jsonl", "frames"
+END = {"type": "end"}
 _FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -66,8 +68,9 @@ class Recorder:
         pictures = [_png(frame) for frame in step.frames] if isinstance(step, IngestFrames) else []
         line = _line(_described(step, self._frames))
         total_bytes = self.written_bytes + len(line) + sum(map(len, pictures))
-        if total_bytes > self._limit_bytes:
-            self._stop(f"the next step would make it {total_bytes} bytes, {self._limit_bytes} are allowed")
+        if total_bytes + len(_END_LINE) > self._limit_bytes:
+            wanted_bytes = total_bytes + len(_END_LINE)
+            self._stop(f"the next step would make it {wanted_bytes} bytes, {self._limit_bytes} are allowed")
             return
         try:
             self._write(pictures, line)
@@ -77,7 +80,11 @@ class Recorder:
         self.written_bytes = total_bytes
 
     def close(self) -> None:
-        """Finish the recording; later steps are ignored."""
+        """Finish the recording with the end mark; later steps are ignored."""
+        if not self._stopped:
+            with contextlib.suppress(OSError):  # the reader tells that there is none
+                self._events.write(_END_LINE)
+                self.written_bytes += len(_END_LINE)
         self._stopped = True
         self._events.close()
 
@@ -100,7 +107,8 @@ class Recorder:
     def _stop(self, why: str) -> None:
         with contextlib.suppress(OSError):  # a line half written; where even that fails, the reader names it
             self._events.truncate(self._events_bytes)
-        self.close()
+        self._stopped = True
+        self._events.close()
         self._warn(f"recording into '{self._folder}' stops here: {why}; the session goes on")
 
 
@@ -140,3 +148,6 @@ def _png(frame: Frame) -> bytes:
 
 def _line(values: dict[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+_END_LINE = _line(END)

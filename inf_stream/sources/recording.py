@@ -10,7 +10,7 @@ from inf_stream.base.events import Frame, Pixels, Question
 from inf_stream.session.replay import ExecutedStep, GiveAnswer
 from inf_stream.session.steps import IngestFrames, IngestText
 from inf_stream.sources.images import read_image
-from inf_stream.sources.recorder import EVENTS, FORMAT, VERSION, checksum
+from inf_stream.sources.recorder import END, EVENTS, FORMAT, VERSION, checksum
 from inf_stream.sources.shaping import Shaper
 
 _LONGEST_LINE_BYTES = 1 << 24
@@ -22,6 +22,7 @@ class Recording:
     Attributes:
         folder: where it lies.
         about: what the recorder was told of the session.
+        has_end: the end mark was met by the last iteration; without it the recorder was killed or had to stop early.
 
     Raises:
         SourceError: no recording, of a newer version, or damaged; the damage may show only while iterating.
@@ -29,20 +30,23 @@ class Recording:
 
     def __init__(self, folder: Path):
         self.folder, self._shaper = folder, Shaper()
+        self.has_end = False
         with self._open() as file:
             self.about = self._header(file)
 
     def __iter__(self) -> Iterator[ExecutedStep]:
         with self._open() as file:
             self._header(file)
+            self.has_end = False
             number = 1
             while line := file.readline(_LONGEST_LINE_BYTES):
                 number += 1
                 try:
-                    step = self._step(_parsed(line))
+                    step = self._step_or_end(_parsed(line))
                 except _DamageError as error:
                     raise self._damaged(number, str(error)) from error
-                yield step
+                if step is not None:
+                    yield step
 
     def _open(self) -> BinaryIO:
         try:
@@ -65,6 +69,12 @@ class Recording:
                 f"recording '{self.folder}' is of version {version}; this program reads version {VERSION}: update it"
             )
         return about
+
+    def _step_or_end(self, values: dict[str, Any]) -> ExecutedStep | None:
+        if self.has_end:
+            raise _DamageError("behind the end mark")
+        self.has_end = values == END
+        return None if self.has_end else self._step(values)
 
     def _step(self, values: dict[str, Any]) -> ExecutedStep:
         match values:

@@ -76,6 +76,14 @@ def test_piped_text_can_be_recorded(
     ran = chat(capsys, monkeypatch, "The sea is wide. " * 50, reading, *words)
     again = run(capsys, "ask", tmp_path / "r", "--json")
     assert [a["text"] for a in again.answers] == [a["text"] for a in ran.answers] != []
+    assert not [aside for aside in again.asides if aside["type"] == "warning"]
+
+    events = tmp_path / "r" / "events.jsonl"
+    events.write_bytes(b"".join(events.read_bytes().splitlines(keepends=True)[:-1]))  # as after kill -9
+    cut_off = run(capsys, "ask", tmp_path / "r", "--json")
+    assert [a["text"] for a in cut_off.answers] == [a["text"] for a in ran.answers]
+    (warning,) = [aside["message"] for aside in cut_off.asides if aside["type"] == "warning"]
+    assert "ends without its end mark" in warning
 
 
 def test_a_pipe_that_holds_nothing_is_answered_too(
@@ -174,6 +182,28 @@ def test_a_video_that_breaks_off_does_not_end_the_conversation(
     ran = chat(capsys, monkeypatch, "What?\n", seeing, "--video", pictures)
     assert ran.status == 0
     assert ran.out != ""
+
+
+def test_a_bug_in_the_video_reaches_the_user(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seeing: Path, pictures: Path
+) -> None:
+    from inf_stream.sources.images import ImagesSource
+
+    class Silent(Piped):
+        def readline(self, limit: int) -> str:
+            over.wait(60)
+            return ""
+
+    def broken(self: ImagesSource) -> None:
+        raise ZeroDivisionError("of all things")
+
+    over = threading.Event()
+    monkeypatch.setattr(ImagesSource, "__next__", broken)
+    monkeypatch.setattr(sys, "stdin", Silent(""))
+    with pytest.raises(ZeroDivisionError, match="of all things"):
+        run(capsys, "chat", "--model", seeing, "--video", pictures, *SMALL)
+    assert not over.is_set()
+    over.set()
 
 
 def test_the_first_frame_that_does_not_fit_ends_it(

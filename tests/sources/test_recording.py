@@ -111,6 +111,22 @@ def test_recording_without_steps(tmp_path: Path):
     assert list(Recording(tmp_path)) == []
 
 
+def test_the_end_mark_is_told(recorded: Path):
+    recording = Recording(recorded)
+    for _ in range(2):
+        steps = iter(recording)
+        next(steps)
+        assert not recording.has_end
+        list(steps)
+        assert recording.has_end
+
+
+def test_steps_behind_the_end_mark_are_damage(recorded: Path):
+    with (recorded / "events.jsonl").open("ab") as events:
+        events.write(b'{"type":"text","text":"a","at_ns":0}\n')
+    assert "line 8 of events.jsonl is behind the end mark" in refusal(recorded)
+
+
 # ---- limits of writing -----------------------------------------------------------------------------
 
 
@@ -123,6 +139,7 @@ def test_written_bytes_are_the_size_on_disk(tmp_path: Path):
         for step in STEPS:
             recorder.record(step)
             assert recorder.written_bytes == size_bytes(tmp_path)
+    assert recorder.written_bytes == size_bytes(tmp_path)
 
 
 @pytest.mark.parametrize("spare_bytes", [-1, 0])
@@ -134,7 +151,9 @@ def test_limit_stops_recording_with_one_warning(tmp_path: Path, spare_bytes: int
     assert f"{limit} are allowed" in warnings[0]
     assert "the session goes on" in warnings[0]
     assert size_bytes(tmp_path / "limited") <= limit
-    assert_same(list(Recording(tmp_path / "limited")), STEPS[: 2 + spare_bytes])
+    recording = Recording(tmp_path / "limited")
+    assert_same(list(recording), STEPS[: 2 + spare_bytes])
+    assert not recording.has_end
 
 
 def test_small_steps_after_the_limit_are_not_recorded_either(tmp_path: Path):
@@ -195,6 +214,18 @@ def test_line_half_written_is_taken_back(tmp_path: Path, truncates: bool):
     else:
         with pytest.raises(SourceError, match=r"line 3 of events\.jsonl is cut off"):
             list(Recording(tmp_path))
+
+
+def test_end_mark_that_does_not_fit_the_disk_is_missing(tmp_path: Path):
+    recorder = Recorder(tmp_path, PLENTY, pytest.fail)
+    recorder.record(STEPS[1])
+    real = recorder._events
+    recorder._events = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    recorder.close()
+    real.close()
+    recording = Recording(tmp_path)
+    assert_same(list(recording), STEPS[1:2])
+    assert not recording.has_end
 
 
 def test_folder_with_something_in_it_is_not_recorded_into(tmp_path: Path):
@@ -314,8 +345,15 @@ def test_step_that_is_none(recorded: Path, number: int, change: Callable[[Any], 
     assert f"is damaged: line {number} of events.jsonl is not a" in message
 
 
+def without_end(folder: Path) -> Path:
+    """As a recorder leaves it that was killed."""
+    events = folder / "events.jsonl"
+    events.write_bytes(events.read_bytes().removesuffix(b'{"type":"end"}\n'))
+    return folder
+
+
 def test_line_cut_off(recorded: Path):
-    events = recorded / "events.jsonl"
+    events = without_end(recorded) / "events.jsonl"
     events.write_bytes(events.read_bytes()[:-20])
     assert "line 6 of events.jsonl is cut off" in refusal(recorded)
 
