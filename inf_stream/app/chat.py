@@ -3,15 +3,16 @@
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from inf_stream.app.ask import open_video, parse_duration
 from inf_stream.app.conversation import HELP, Conversation
 from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
-from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
+from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight, with_model
 from inf_stream.app.paced import PacedSource
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, plan_questions
@@ -59,6 +60,7 @@ def chat(request: ChatRequest) -> int:
         InfStreamError: something is refused.
         KeyboardInterrupt: after Ctrl-C, with everything in order.
     """
+    request = replace(request, settings=with_model(request.settings, sees=request.video is not None))
     screen = Screen.standard()
     _check(request)
     planned = [q for text in request.then for q in plan_questions(text, (), None)]
@@ -156,13 +158,8 @@ def _hold(
             lines = Lines(sys.stdin)
 
             async def feed() -> None:
-                beside = asyncio.create_task(_watch(loop, stream, conversation)) if stream is not None else None
-                try:
-                    await conversation.hold(loop, lines)
-                finally:
-                    if beside is not None:
-                        beside.cancel()
-                        await asyncio.wait({beside})
+                talk = conversation.hold(loop, lines)
+                await (talk if stream is None else _beside(talk, _watch(loop, stream, conversation)))
 
             with on_interrupt(lambda: conversation.interrupt(loop.stop)):
                 await loop.run(feed)
@@ -180,6 +177,20 @@ def _hold(
         report.close()
     if interrupted:
         raise KeyboardInterrupt
+
+
+async def _beside(talk: Coroutine[Any, Any, None], video: Coroutine[Any, Any, None]) -> None:
+    """Run `talk` to its end and `video` for as long; an error of either ends both and is raised."""
+    talking, watching = asyncio.create_task(talk), asyncio.create_task(video)
+    try:
+        await asyncio.wait({talking, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not talking.done():
+            watching.result()
+        await talking
+    finally:
+        for task in (talking, watching):
+            task.cancel()
+        await asyncio.wait({talking, watching})
 
 
 async def _watch(loop: SessionLoop, stream: ScheduledStream, conversation: Conversation) -> None:

@@ -122,6 +122,19 @@ def test_a_terminal_that_is_closed_is_the_end() -> None:
     assert asyncio.run(main()) is None
 
 
+@pytest.mark.parametrize("error", [RuntimeError("of all things"), ZeroDivisionError("of all things")])
+def test_what_breaks_the_reader_reaches_whoever_waits_for_a_line(error: Exception) -> None:
+    class Broken:
+        def readline(self, limit: int) -> str:
+            raise error
+
+    async def main() -> None:
+        with pytest.raises(type(error), match="of all things"):
+            await asyncio.wait_for(Lines(Broken()).next(), 10)
+
+    asyncio.run(main())
+
+
 def test_lines_after_the_loop_has_gone_are_nobodys() -> None:
     loop_gone, was_read = threading.Event(), threading.Event()
 
