@@ -1,5 +1,6 @@
 """Files a run will write, checked before anything slow starts."""
 
+import errno
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,10 +38,24 @@ def require_writable(path: Path, what: str) -> None:
     Raises:
         ConfigError: naming `what` and the path.
     """
-    if path.is_dir():
-        raise ConfigError(f"{what} '{path}' is a folder; give the name of a file in it")
     folder = path.parent
-    if not folder.is_dir():
-        raise ConfigError(f"{what} '{path}' cannot be written: folder '{folder}' does not exist; make it first")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ConfigError(f"{what} '{path}' cannot be written: no permission; choose a folder that is yours")
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{what} '{path}' is a folder; give the name of a file in it")
+        if not folder.is_dir():
+            raise ConfigError(f"{what} '{path}' cannot be written: folder '{folder}' does not exist; make it first")
+        _try_to_write(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"{what} '{path}' cannot be written: {why}; choose a folder that is yours") from error
+
+
+def _try_to_write(path: Path) -> None:
+    """Open it for writing, which alone tells: a folder may say it is writable and still take no file (`/proc`)."""
+    is_new = not path.exists()
+    if is_new or path.is_file():
+        path.open("ab").close()
+    elif not os.access(path, os.W_OK):  # opening a device or a pipe may wait, or do something
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if is_new:
+        path.unlink()

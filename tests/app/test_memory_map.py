@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -135,12 +137,21 @@ def test_bad_places_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / "m.jpg", "give a name that ends in .png"),
         (tmp_path / "none" / "m.png", "does not exist; make it first"),
         (tmp_path / "folder.png", "is a folder; give the name of a file"),
+        (tmp_path / ("m" * 300 + ".png"), "File name too long; choose a folder that is yours"),
     ]:
         with pytest.raises(ConfigError, match=message):
             require_memory_map(path)
+    os.mkfifo(tmp_path / "pipe.png")
+    require_writable(tmp_path / "pipe.png", "memory map")
     monkeypatch.setattr(outputs.os, "access", lambda *_: False)
-    with pytest.raises(ConfigError, match="no permission; choose a folder that is yours"):
-        require_writable(tmp_path / "m.png", "memory map")
+    with pytest.raises(ConfigError, match="Permission denied; choose a folder that is yours"):
+        require_writable(tmp_path / "pipe.png", "memory map")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_folder_that_takes_no_files_is_refused_though_it_says_it_is_writable() -> None:
+    with pytest.raises(ConfigError, match=r"memory map '/proc/x.png' cannot be written: "):
+        require_memory_map(Path("/proc/x.png"))
 
 
 def test_without_matplotlib_the_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
