@@ -1,4 +1,4 @@
-"""The few facts of an image file that must be known before it is decoded: its size and its EXIF orientation."""
+"""What an image file's decoder does not tell: its size beforehand, its EXIF orientation, and whether it is whole."""
 
 import struct
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_RIFF = b"RIFF"
+_PNG_END, _JPEG_END = b"IEND", b"\xff\xd9"
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _APP1 = 0xE1
@@ -37,6 +39,21 @@ def read_header(head: bytes) -> ImageHeader:
         elif marker == _APP1 and body.startswith(_EXIF) and orientation is None:
             orientation = _exif_orientation(body[len(_EXIF) :])
     return ImageHeader(size, orientation)
+
+
+def lacks_end(data: bytes) -> bool:
+    """Whether a PNG, JPEG or WebP file stops before its end; nothing is known of other kinds."""
+    if data.startswith(_PNG):
+        return _PNG_END not in data
+    if data.startswith(_RIFF):
+        return len(data) < len(_RIFF) + 4 + int.from_bytes(data[4:8], "little")
+    # A thumbnail has an end of its own, but lies in the segments before the picture.
+    return data.startswith(_JPEG) and _JPEG_END not in data[_end_of_segments(data) :]
+
+
+def _end_of_segments(data: bytes) -> int:
+    """Where the segments before a JPEG's picture end."""
+    return len(_JPEG) + sum(4 + len(body) for _, body in _segments(data))
 
 
 def _segments(head: bytes) -> Iterator[tuple[int, bytes]]:

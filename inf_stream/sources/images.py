@@ -14,7 +14,7 @@ from inf_stream.base.errors import SourceError
 from inf_stream.base.events import Frame, FrameArrived, Pixels, SourceNotice
 from inf_stream.sources.base import MAX_PIXELS, FrameSize, Source, SourceEvent
 from inf_stream.sources.container import reason
-from inf_stream.sources.image_header import ImageHeader, read_header
+from inf_stream.sources.image_header import ImageHeader, lacks_end, read_header
 from inf_stream.sources.orientation import of_exif, of_frame
 from inf_stream.sources.sampling import frame_rate, grid_ns
 from inf_stream.sources.shaping import Shaper
@@ -69,6 +69,8 @@ class ImagesSource(Source):
             except SourceError as error:
                 yield SourceNotice(f"left out: {error}", at_ns)
             else:
+                if is_cut_short(path):
+                    yield SourceNotice(f"image '{path}' is cut short; a part of its picture is missing", at_ns)
                 yield FrameArrived(Frame(pixels, at_ns, index))
 
     def _require_one_readable(self) -> None:
@@ -87,11 +89,14 @@ class ImagesSource(Source):
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder, in name order, numbers by their value; hidden files left out.
 
+    So is what has an image's name but is a folder, a pipe or a device.
+
     Raises:
         SourceError: the folder cannot be listed or holds no image.
     """
     try:
         entries = [e for e in folder.iterdir() if e.suffix.lower() in IMAGE_SUFFIXES and not e.name.startswith(".")]
+        entries = [e for e in entries if e.is_file() or not e.exists()]  # a link to nowhere leaves its gap
     except OSError as error:
         raise SourceError(f"folder '{folder}' cannot be listed: {error.strerror or error}") from error
     if not entries:
@@ -118,6 +123,14 @@ def read_image(path: Path, frame_size: FrameSize | None, shaper: Shaper) -> Pixe
         raise SourceError(f"image '{path}' cannot be read: {reason(error)}") from error
     except OSError as error:
         raise SourceError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether an image that could be read lacks its end, so that a part of its picture is made up."""
+    try:
+        return lacks_end(path.read_bytes())
+    except OSError:  # gone meanwhile
+        return False
 
 
 def _first_frame(file: BinaryIO) -> av.VideoFrame:

@@ -1,11 +1,13 @@
 """Folders of images, and single ones."""
 
+import os
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from support.media import numbered_clip, picture, write_image, write_images
+from support.media import cut_short, numbered_clip, picture, write_image, write_images
 from support.playing import Seen, play
 
 from inf_stream.base.config import SourceSettings
@@ -57,6 +59,47 @@ def test_other_and_hidden_files_are_left_alone(tmp_path: Path):
     seen = play(tmp_path)
     assert seen.numbers == [0, 1]
     assert seen.notices == []
+
+
+def test_only_files_are_images(tmp_path: Path):
+    write_images(tmp_path, 2)
+    (tmp_path / "image_0000b.png").mkdir()
+    os.mkfifo(tmp_path / "image_0000c.png")
+    seen = play(tmp_path)
+    assert seen.numbers == [0, 1]
+    assert seen.times_ms == [0, 1000]
+    assert seen.notices == []
+
+
+def test_a_link_to_nowhere_leaves_a_gap_and_a_notice(tmp_path: Path):
+    write_images(tmp_path, 2)
+    (tmp_path / "image_0000b.png").symlink_to("nowhere.png")
+    seen = play(tmp_path)
+    assert seen.times_ms == [0, 2000]
+    assert "No such file" in seen.notices[0]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_an_image_cut_in_the_middle_is_told(tmp_path: Path, suffix: str, share: float):
+    write_images(tmp_path, 3, suffix=suffix)
+    path = cut_short(tmp_path / f"image_0001{suffix}", share)
+    seen = play(tmp_path)
+    assert [number for number in seen.numbers if number != 1] == [0, 2]
+    assert len(seen.notices) == 1
+    assert path.name in seen.notices[0]
+    assert ("is cut short; a part of its picture is missing" in seen.notices[0]) == (len(seen.frames) == 3)
+
+
+def test_the_thumbnail_of_a_photograph_has_an_end_of_its_own(tmp_path: Path):
+    for name in ("whole.jpg", "cut.jpg"):
+        data = write_image(tmp_path / name, picture(1)).read_bytes()
+        thumbnail = b"\xff\xd8 small \xff\xd9"
+        (tmp_path / name).write_bytes(
+            data[:2] + b"\xff\xe2" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail + data[2:]
+        )
+    cut_short(tmp_path / "cut.jpg", 0.7)
+    assert [notice.split("'")[1].rsplit("/")[-1] for notice in play(tmp_path).notices] == ["cut.jpg"]
 
 
 def test_unreadable_image_leaves_a_gap_and_a_notice(tmp_path: Path):
