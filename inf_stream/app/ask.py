@@ -149,9 +149,9 @@ def _replay(request: AskRequest, screen: Screen) -> None:
         with contextlib.closing(report):
             report.start()
             for event in replay(engine, recording):
-                report.show(event)
                 if isinstance(event, SessionClosed) and not recording.has_end:
                     report.show(Warned(_cut_off(recording), event.at_ns))
+                report.show(event)
     finally:
         draw_map(engine, request.output.memory_map, report)
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from inf_stream.base.tokens import TokenTags
 
 FIELDS = ("index", "time_ns", "frame", "segment", "visual")
+BYTES_PER_TOKEN = (len(FIELDS) + 3) * torch.int64.itemsize
+"""Bookkeeping of one token in one row: the fields, and an offset for each axis."""
 
 
 @dataclass(frozen=True, slots=True)

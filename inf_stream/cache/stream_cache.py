@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inf_stream.base.errors import BudgetError, ConfigError
 from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, Table, rotate
@@ -24,6 +23,7 @@ from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
 from inf_stream.cache.scores import QueryWindow, attention_received, times_visible
+from inf_stream.cache.sizes import CacheSizes
 from inf_stream.cache.slots import SlotTable
 
 
@@ -50,14 +50,15 @@ class StreamCache:
         chunk_tokens: int,
         evict_every_tokens: int,
     ):
-        _check_sizes(policy, budget_tokens, evict_every_tokens)
+        sizes = CacheSizes(budget_tokens, chunk_tokens, evict_every_tokens)
+        sizes.check(policy)
         self.layout, self.policy = layout, policy
         self.budget_tokens, self.chunk_tokens = budget_tokens, chunk_tokens
         self.evict_every_tokens = evict_every_tokens
         self.evictions = 0
         self._rotation = rotation
         self._rows = layout.kv_heads if policy.per_head else 1
-        capacity = round_up(budget_tokens + evict_every_tokens + chunk_tokens, SLOT_GRID)
+        capacity = sizes.capacity_tokens
         self.slots = SlotTable(layout.layers, self._rows, capacity, layout.device, policy.frames_remembered)
         self.planes = KeyValuePlanes(layout, capacity)
         self.window = self._new_window()
@@ -313,16 +314,3 @@ class CacheStep:
                 layout.device,
             )
         return self._masks[window]
-
-
-def _check_sizes(policy: Policy, budget_tokens: int, evict_every_tokens: int) -> None:
-    if evict_every_tokens < policy.window_tokens:
-        raise ConfigError(
-            f"cache.evict_every_tokens is {evict_every_tokens}, but the retrieval window of '{policy.name}' is "
-            f"{policy.window_tokens}; no eviction may fall inside the window: raise the former or lower policy.window"
-        )
-    if budget_tokens < policy.least_budget_tokens:
-        raise BudgetError(
-            f"budget of {budget_tokens} tokens is too small for '{policy.name}' with these options, which needs "
-            f"{policy.least_budget_tokens}; raise cache.budget_tokens"
-        )

@@ -3,8 +3,9 @@
 import torch
 
 from inf_stream.base.config import Settings
-from inf_stream.base.layout import CacheLayout
+from inf_stream.base.errors import BudgetError
 from inf_stream.cache.policies import make_policy
+from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.engine import Engine
 from inf_stream.models.stream_model import StreamModel
@@ -12,11 +13,15 @@ from inf_stream.models.weights import (
     LoadedWeights,
     load_pretrained,
     machine_facts,
-    require_memory,
     resolve_device,
     resolve_dtype,
 )
 from inf_stream.models.weights.fetch import Progress, silent
+from inf_stream.models.weights.placement import GIB
+
+_CACHE_SHARE = 0.9
+"""Share of the free memory that a cache may be advised to take; the steps of the model need some, too."""
+_LEAST_BUDGET_TOKENS = 16
 
 
 def load_weights(settings: Settings, progress: Progress = silent) -> LoadedWeights:
@@ -43,14 +48,7 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
     model = StreamModel(
         weights, system_prompt=settings.model.system_prompt, frame_tokens=settings.model.frame_tokens or None
     )
-    need_bytes = cache_bytes(model.layout, settings)
-    require_memory(
-        f"keys and values of {settings.cache.budget_tokens} tokens",
-        need_bytes,
-        model.device,
-        machine_facts(),
-        "lower cache.budget_tokens or cache.chunk_tokens",
-    )
+    _require_memory(settings, footprint(model.layout, policy, model.rotation), model.device)
     cache = StreamCache(
         model.layout,
         policy,
@@ -62,7 +60,19 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
     return Engine(model, cache, settings.answer, time_format=settings.model.time_format)
 
 
-def cache_bytes(layout: CacheLayout, settings: Settings) -> int:
-    """Bytes of keys and values that these settings allocate."""
+def _require_memory(settings: Settings, memory: Footprint, device: torch.device) -> None:
     cache = settings.cache
-    return layout.bytes_per_token() * (cache.budget_tokens + cache.chunk_tokens + cache.evict_every_tokens)
+    sizes = CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens)
+    need_bytes, free_bytes = memory.total_bytes(sizes), machine_facts().free_bytes(device)
+    if need_bytes <= free_bytes:
+        return
+    largest = memory.largest_budget(int(free_bytes * _CACHE_SHARE), sizes)
+    remedy = (
+        f"the largest budget that fits is {largest} tokens"
+        if largest >= _LEAST_BUDGET_TOKENS
+        else "not even the smallest cache fits: close other programs, use a smaller model, or lower cache.chunk_tokens"
+    )
+    raise BudgetError(
+        f"a cache of {cache.budget_tokens} tokens needs {need_bytes} bytes ({need_bytes / GIB:.2f} GiB) on {device}, "
+        f"{free_bytes} bytes ({free_bytes / GIB:.2f} GiB) are free; {remedy}"
+    )

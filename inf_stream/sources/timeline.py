@@ -6,7 +6,7 @@ from inf_stream.base.clock import NS_PER_S
 
 _REORDERED_NS = NS_PER_S
 _BEYOND_END_NS = 60 * NS_PER_S
-_STEADY_FRAMES = 25
+_STEADY_FRAMES = 10
 _HOLE_INTERVALS = 3
 
 
@@ -72,7 +72,7 @@ class HoleWatch:
         self._interval_ns, self._steady = 0, 0
 
     def is_hole(self, interval_ns: int) -> bool:
-        """Whether this interval between two frames breaks a rate that was constant for a second or so."""
+        """Whether this interval between two frames breaks a rate that was constant for `_STEADY_FRAMES`."""
         if self._steady < _STEADY_FRAMES:
             regular = 2 * interval_ns < 3 * self._interval_ns and 2 * self._interval_ns < 3 * interval_ns
             self._steady = self._steady + 1 if regular else 0

@@ -1,5 +1,6 @@
 """The engine on tiny models: what it writes, in which order, and what it refuses."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from support.tiny_models import tiny_tokenizer, tiny_weights
 from inf_stream.base.config import Settings, settings_from_mapping
 from inf_stream.base.errors import BudgetError, ConfigError, ModelError, SessionError
 from inf_stream.base.events import FinishReason, Frame, Question
-from inf_stream.engine.build import build_engine, cache_bytes, load_weights
+from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import SteppedEngine
@@ -324,12 +325,29 @@ def test_stats_count() -> None:
 def test_building_checks_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="unknown cache policy"):
         make_engine(cache={"policy": "lru"})
-    monkeypatch.setattr(MachineFacts, "free_bytes", lambda self, device: 1 << 20)
-    with pytest.raises(ModelError, match=r"keys and values of 4000 tokens need .* lower cache.budget_tokens"):
-        make_engine("llama", cache={"budget_tokens": 4000})
-    settings = settings_from_mapping({"cache": {"budget_tokens": 100, "chunk_tokens": 20, "evict_every_tokens": 64}})
-    layout = make_engine("llama").model.layout
-    assert cache_bytes(layout, settings) == layout.bytes_per_token() * 184
+
+
+def test_a_cache_that_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_bytes = 10 << 20
+    monkeypatch.setattr(MachineFacts, "free_bytes", lambda self, device: free_bytes)
+    with pytest.raises(BudgetError) as caught:
+        make_engine("llama", cache={"budget_tokens": 1 << 22})
+    found = re.search(
+        r"^a cache of 4194304 tokens needs (\d+) bytes \(.* GiB\) on cpu, 10485760 bytes \(0.01 GiB\) are free; "
+        r"the largest budget that fits is (\d+) tokens$",
+        str(caught.value),
+    )
+    assert found is not None, str(caught.value)
+    assert int(found[1]) > 4194304 * 1000
+    engine = make_engine("llama", cache={"budget_tokens": int(found[2])})
+    assert 0.85 * free_bytes < engine.cache.bytes() <= 0.9 * free_bytes
+    assert engine.cache.bytes() + 64 * int(found[1]) // 4194304 > 0.9 * free_bytes, "one slot grid more is too much"
+
+
+def test_where_no_cache_fits_no_budget_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MachineFacts, "free_bytes", lambda self, device: 1 << 16)
+    with pytest.raises(BudgetError, match="not even the smallest cache fits: close other programs"):
+        make_engine("llama")
 
 
 def test_loading_sets_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,3 +83,9 @@ def test_hole_in_a_steady_rate():
 def test_variable_rate_has_no_holes():
     watch = HoleWatch()
     assert not any(watch.is_hole(interval) for interval in [40, 40, 900, 40, 2000, 33, 5000] * 20)
+
+
+def test_a_rate_is_steady_after_ten_frames():
+    watch = HoleWatch()
+    assert not any(watch.is_hole(100) for _ in range(11))
+    assert watch.is_hole(400)
