@@ -94,7 +94,7 @@ class Script:
             time_ns=zeros + self._frame * NS_PER_FRAME,
             frame=zeros + frame,
             segment=segments + self._segment,
-            offsets=visual.offsets if visual else torch.zeros(3, len(segments), dtype=torch.int64),
+            offsets=visual.offsets.cpu() if visual else torch.zeros(3, len(segments), dtype=torch.int64),
             visual=zeros + int(visual is not None),
         )
         self._segment = int(tags.segment[-1]) + 1
