@@ -58,7 +58,8 @@ class Run:
             evict_every_tokens=args.evict_every,
         )
         self.limit = args.trained_context if name == "full" else args.tokens
-        self.losses: list[torch.Tensor] = []
+        self.losses = torch.empty(self.limit)
+        self.measured = 0
         self.old_share = 0.0
 
     @torch.inference_mode()
@@ -71,11 +72,13 @@ class Run:
         hidden = self.model.forward(Chunk(self.model.embed(ids[first:stop]), tags), step)
         self.cache.commit(step)
         after = ids[first + 1 : stop + 1].to(hidden.device)
-        self.losses.append(cross_entropy(self.model.logits(hidden[: len(after)]), after, reduction="none").cpu())
+        losses = cross_entropy(self.model.logits(hidden[: len(after)]), after, reduction="none")
+        self.losses[self.measured : self.measured + len(after)] = losses
+        self.measured += len(after)
 
     def result(self, bin_tokens: int) -> dict[str, Any]:
         """Perplexity over all and by bin, and the share of kept tokens older than two budgets."""
-        losses = torch.cat(self.losses)
+        losses = self.losses[: self.measured]
         index = self.cache.slots.view().index
         age = self.cache.seen_tokens - index
         return {

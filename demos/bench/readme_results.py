@@ -56,11 +56,19 @@ def perplexity_rows() -> list[str]:
     texts = list(dict.fromkeys(line["text"] for line in lines))
     found = {(line["text"], r["policy"]): r for line in lines for r in line["results"]}
     policies = list(dict.fromkeys(policy for _, policy in found))
+    longest = max(r["tokens"] for r in found.values())
     rows = [f"| policy | {' | '.join(texts)} |", "|---|" + "---|" * len(texts)]
     for policy in policies:
-        cells = [f"{found[text, policy]['perplexity']:.2f}" if (text, policy) in found else "" for text in texts]
+        cells = [_cell(found.get((text, policy)), longest) for text in texts]
         rows.append(f"| `{policy}` | {' | '.join(cells)} |")
     return rows
+
+
+def _cell(result: dict[str, Any] | None, longest: int) -> str:
+    if result is None:
+        return ""
+    part = "" if result["tokens"] == longest else f" (first {result['tokens']:,})"
+    return f"{result['perplexity']:.2f}{part}"
 
 
 def block() -> str:

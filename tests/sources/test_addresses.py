@@ -170,11 +170,13 @@ def read_on(source: Source, enough: threading.Event, frames: int = 3) -> Seen:
 
 def test_endless_http_stream_is_live(broadcast: bytes):
     enough = threading.Event()
-    with serving(http_loop(broadcast, enough)) as port:
-        with open_source(f"http://127.0.0.1:{port}/live", settings(), now_ns=ticking()) as source:
-            assert source.live
-            assert source.duration_ns is None
-            seen = read_on(source, enough)
+    with (
+        serving(http_loop(broadcast, enough)) as port,
+        open_source(f"http://127.0.0.1:{port}/live", settings(), now_ns=ticking()) as source,
+    ):
+        assert source.live
+        assert source.duration_ns is None
+        seen = read_on(source, enough)
     times = [f.at_ns for f in seen.frames]
     assert times == sorted(set(times))
     assert len(seen.notices) == 1

@@ -49,12 +49,6 @@ _SMOLLM2 = WheelMember(
 )
 
 BUILTIN = {
-    "demo": BuiltinModel(
-        description="SmolLM2-135M-Instruct taught to see: video and text, simple English, runs on any CPU",
-        licence="Apache-2.0",
-        source=_SMOLLM2,
-        graft="demo",
-    ),
     "smollm2-135m": BuiltinModel(
         description="SmolLM2-135M-Instruct: text, English, runs on any CPU",
         licence="Apache-2.0",
