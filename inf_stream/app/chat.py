@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from inf_stream.app.ask import open_video, parse_duration
 from inf_stream.app.conversation import HELP, Conversation
 from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
-from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight, with_model
+from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.paced import PacedSource
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, plan_questions
@@ -60,7 +60,6 @@ def chat(request: ChatRequest) -> int:
         InfStreamError: something is refused.
         KeyboardInterrupt: after Ctrl-C, with everything in order.
     """
-    request = replace(request, settings=with_model(request.settings, sees=request.video is not None))
     screen = Screen.standard()
     _check(request)
     planned = [q for text in request.then for q in plan_questions(text, (), None)]
