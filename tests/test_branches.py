@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {support!r})
 from support.branches import BranchCoverage
-judge = BranchCoverage([Path(__file__).parents[1] / "room"], 90)
+judge = BranchCoverage([Path(__file__).parents[1] / "room"], ("tests/",), 90)
 judge.start()
 import room.side
 
@@ -73,3 +73,12 @@ def test_a_suite_that_fails_anyway_is_not_judged(project: Path) -> None:
     status, shown = run(project)
     assert status == pytest.ExitCode.TESTS_FAILED
     assert "covered" not in shown
+
+
+def test_only_the_tests_of_the_rooms_are_traced(project: Path) -> None:
+    (project / "tests" / "test_left.py").write_text(LEFT)
+    conftest = project / "tests" / "conftest.py"
+    conftest.write_text(conftest.read_text().replace('("tests/",)', '("tests/test_right",)'))
+    status, shown = run(project)
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert "room 66.7 %" in shown

@@ -1,7 +1,8 @@
 """Branch coverage of the rooms that must have nearly all of it, judged at the end of a run of the whole suite.
 
-Only these rooms are traced. A run of some tests, one spread over processes, and one under a debugger or another
-coverage tool are neither traced nor judged.
+Only these rooms are traced, and only by their own tests: tracing makes every call of Python dearer, so that the tests
+of models would take half as long again. A run of some tests, one spread over processes, and one under a debugger or
+another coverage tool are neither traced nor judged.
 """
 
 import io
@@ -23,18 +24,19 @@ class BranchCoverage:
 
     Args:
         folders: rooms to trace, each judged by itself.
+        tests: how the ids of the tests begin that are traced.
         least_percent: what each must reach, or the run fails.
     """
 
-    def __init__(self, folders: Sequence[Path], least_percent: float = LEAST_PERCENT):
-        self._folders, self._least_percent = folders, least_percent
+    def __init__(self, folders: Sequence[Path], tests: tuple[str, ...], least_percent: float = LEAST_PERCENT):
+        self._folders, self._tests, self._least_percent = folders, tests, least_percent
         self._tool = coverage.Coverage(
             data_file=None,
             branch=True,
             source=[str(folder) for folder in folders],
             config_file=str(ROOT / "pyproject.toml"),
         )
-        self._traces = self._is_part = False
+        self._traces = self._pauses = self._is_part = False
         self._lines: list[str] = []
 
     def start(self) -> None:
@@ -45,8 +47,7 @@ class BranchCoverage:
 
     def stop(self) -> None:
         """Trace no more."""
-        if self._traces:
-            self._tool.stop()
+        self._pause(True)
         self._traces = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -55,6 +56,10 @@ class BranchCoverage:
         asks_for_less = any(config.getoption(name, None) for name in ("numprocesses", "collectonly", "lf"))
         if not from_testpaths or asks_for_less or hasattr(config, "workerinput"):
             self.stop()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins."""
+        self._pause(not nodeid.startswith(self._tests))
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Some tests were left out (`-k`, `-m`, ...)."""
@@ -71,6 +76,11 @@ class BranchCoverage:
         """What the rooms reached, and where they did not."""
         for line in self._lines:
             terminalreporter.write_line(line)
+
+    def _pause(self, pauses: bool) -> None:
+        if self._traces and pauses != self._pauses:
+            self._pauses = pauses
+            (self._tool.stop if pauses else self._tool.start)()
 
     def _judge(self) -> bool:
         reached: dict[str, float] = {}
@@ -91,4 +101,4 @@ class BranchCoverage:
 
 def of_rooms() -> BranchCoverage:
     """Coverage of the rooms of inf_stream that must have nearly all of it."""
-    return BranchCoverage([ROOT / "inf_stream" / room for room in ROOMS])
+    return BranchCoverage([ROOT / "inf_stream" / room for room in ROOMS], tuple(f"tests/{room}/" for room in ROOMS))
