@@ -20,6 +20,8 @@ from inf_stream.app.flags import (
     merge,
     overrides,
 )
+from inf_stream.app.outputs import require_memory_map
+from inf_stream.app.questions import parse_duration, plan_questions
 from inf_stream.base.allocator import keep_one_arena
 from inf_stream.base.config import nearest
 from inf_stream.base.errors import ConfigError, InfStreamError
@@ -45,7 +47,8 @@ examples:
 
 The question is asked once at every --at, or at the end if there is none; with the last answer the run ends, or goes
 on to --duration. A questions file has one JSON object a line: {"at_s": 750, "text": "What happened?"}. A recording
-made with --record is a VIDEO too: it brings its questions along and gives the same answers.
+made with --record is a VIDEO too: it brings its questions along and gives the same answers. Every video needs a model
+that sees: name it with --model as in the first example, or in a --config FILE.
 """
 _CHAT_EXAMPLES = """\
 examples:
@@ -189,7 +192,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-map", metavar="FILE", type=Path, default=Path("memory-map.png"), help="[default: memory-map.png]"
     )
-    add_setting_flags(parser, DEMO_FLAGS)
+    add_setting_flags(parser, DEMO_FLAGS, DEMO_DEFAULTS)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +232,8 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
 def _ask(arguments: argparse.Namespace) -> int:
     given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
     settings = merge(arguments.config, given)
+    _refuse_early(arguments)
+    plan_questions(arguments.question, arguments.at, arguments.questions)
     from inf_stream.app.ask import AskRequest, ask
     from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.running import Output
@@ -253,6 +258,7 @@ def _ask(arguments: argparse.Namespace) -> int:
 
 def _chat(arguments: argparse.Namespace) -> int:
     settings = merge(arguments.config, overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS))
+    _refuse_early(arguments)
     from inf_stream.app.chat import ChatRequest, chat
     from inf_stream.app.running import Output
 
@@ -267,6 +273,13 @@ def _chat(arguments: argparse.Namespace) -> int:
             record=arguments.record,
         )
     )
+
+
+def _refuse_early(arguments: argparse.Namespace) -> None:
+    """Refuse what can be judged before the slow imports."""
+    parse_duration(arguments.duration)
+    if arguments.memory_map is not None:
+        require_memory_map(arguments.memory_map)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Words, tuple[str, ...]]] = {
     "a broken configuration": (ask("--config", "@broken.toml"), ("broken.toml' is not valid TOML",)),
     "an unknown key": (ask("--config", "@unknown.toml"), ("'budjet_tokens'", "did you mean 'budget_tokens'?")),
     "an unknown section": (ask("--config", "@section.toml"), ("'cahce'", "did you mean 'cache'?")),
-    "a word for a number": (ask("--config", "@type.toml"), ("cache.budget_tokens is 'many'; a int is expected",)),
+    "a word for a number": (ask("--config", "@type.toml"), ("cache.budget_tokens is 'many'; an int is expected",)),
     "a number out of range": (ask("--config", "@range.toml"), ("source.fps is 0.0; the least allowed is",)),
     "a section that is a number": (ask("--config", "@flat.toml"), ("write it as a table: [cache]",)),
     "a map in a folder that is not there": (

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.progress import StreamProgress
-from inf_stream.app.questions import PlannedQuestion, plan_questions
+from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_questions
 from inf_stream.app.recordings import is_recording, recorded
 from inf_stream.app.reports import Screen
 from inf_stream.app.running import Output, draw_map, run_stream
 from inf_stream.app.schedule import ScheduledStream
-from inf_stream.base.clock import parse_clock, seconds
+from inf_stream.base.clock import seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
-from inf_stream.base.events import SessionClosed, Warned
+from inf_stream.base.events import AnswerStarted, SessionClosed, Warned
 from inf_stream.session.replay import replay
 from inf_stream.sources import LoopedSource, Source, open_source
 from inf_stream.sources.recording import Recording
@@ -84,23 +84,6 @@ def open_video(address: str, settings: Settings, *, loop: bool, until_ns: int | 
     return LoopedSource(lambda: open_source(address, settings.source), _ENDLESS_NS if until_ns is None else until_ns)
 
 
-def parse_duration(text: str | None) -> int | None:
-    """`--duration` in nanoseconds.
-
-    Raises:
-        ConfigError: it is not a time, or zero.
-    """
-    if text is None:
-        return None
-    try:
-        duration_ns = parse_clock(text)
-    except ConfigError as error:
-        raise ConfigError(f"--duration: {error}") from error
-    if duration_ns == 0:
-        raise ConfigError(f"--duration is {text}; give more than 0 seconds")
-    return duration_ns
-
-
 def _watch(
     request: AskRequest, screen: Screen, source: Source, planned: Sequence[PlannedQuestion], until_ns: int | None
 ) -> None:
@@ -148,10 +131,14 @@ def _replay(request: AskRequest, screen: Screen) -> None:
     try:
         with contextlib.closing(report):
             report.start()
+            asked = False
             for event in replay(engine, recording):
+                asked = asked or isinstance(event, AnswerStarted)
                 if isinstance(event, SessionClosed) and not recording.has_end:
                     report.show(Warned(_cut_off(recording), event.at_ns))
                 report.show(event)
+            if not asked:
+                report.note(f"recording '{recording.folder}' holds no question: nothing was asked before it ended")
     finally:
         draw_map(engine, request.output.memory_map, report)
 

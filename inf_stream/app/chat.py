@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inf_stream.app.ask import open_video, parse_duration
+from inf_stream.app.ask import open_video
 from inf_stream.app.conversation import HELP, Conversation
 from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
 from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.paced import PacedSource
 from inf_stream.app.progress import StreamProgress
-from inf_stream.app.questions import PlannedQuestion, plan_questions
+from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_questions
 from inf_stream.app.recordings import recorded
 from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Output, draw_map, run_stream
@@ -96,6 +96,8 @@ def _read_text(request: ChatRequest, planned: Sequence[PlannedQuestion], screen:
             run_stream(engine, stream, report, request.settings.source, live=False, observer=observer)
         finally:
             draw_map(engine, request.output.memory_map, report)
+        if not report.throughput.characters:
+            report.note("nothing was piped in: the questions were asked about an empty text")
     return 0
 
 

@@ -66,18 +66,26 @@ class Override:
     value: Any
 
 
-def add_setting_flags(parser: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
-    """Add a flag for each setting in `flags`, described by the setting itself."""
-    group = parser.add_argument_group(
-        "settings", "a flag goes before the configuration file, which goes before defaults"
-    )
+def add_setting_flags(
+    parser: argparse.ArgumentParser, flags: Mapping[str, str], defaults: Sequence[Override] | None = None
+) -> None:
+    """Add a flag for each setting in `flags`, described by the setting itself.
+
+    Args:
+        parser: of the command.
+        flags: flag -> setting.
+        defaults: of a command with defaults of its own, which reads no configuration file.
+    """
+    order = "a flag goes before the configuration file, which goes before defaults" if defaults is None else None
+    group = parser.add_argument_group("settings", order)
+    own = {one.key: one.value for one in defaults or ()}
     for flag, key in flags.items():
         group.add_argument(
             flag,
             dest=key,
             type=_number(_hint(key)),
             metavar=_metavar(flag, _hint(key)),
-            help=_help(key),
+            help=_help(key, own),
         )
 
 
@@ -170,12 +178,13 @@ def _hint(key: str) -> Any:
     return get_type_hints(SECTIONS[section])[name]
 
 
-def _help(key: str) -> str:
+def _help(key: str, own: Mapping[str, Any]) -> str:
     section, _, name = key.partition(".")
     field = next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == name)
     choices, doc = field.metadata["choices"], field.metadata["doc"]
     listed = f" ({', '.join(choices)})" if choices else ""
-    default = f" [default: {field.default}]" if field.default != "" else ""
+    usual = own.get(key, field.default)
+    default = f" [default: {usual}]" if usual != "" else ""
     return f"{doc}{listed}{default}".replace("%", "%%")
 
 

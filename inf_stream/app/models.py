@@ -17,7 +17,7 @@ RECOMMENDED = {
     "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "video, 2.2 billion weights",
     "Qwen/Qwen2.5-VL-3B-Instruct": "video, 3 billion weights; trained with times",
     "Qwen/Qwen2.5-VL-7B-Instruct": "video, 7 billion weights; trained with times",
-    "Qwen/Qwen3-VL-4B-Instruct": "video, 4 billion weights; trained with times",
+    "Qwen/Qwen3-VL-2B-Instruct": "video, 2 billion weights; trained with times",
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": "video, 0.5 billion weights",
     "OpenGVLab/InternVL3-1B-hf": "video, 1 billion weights",
     "Qwen/Qwen3-0.6B": "text, 0.6 billion weights",

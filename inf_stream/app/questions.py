@@ -46,6 +46,23 @@ def plan_questions(question: str | None, at: Sequence[str], file: Path | None) -
     return tuple(sorted(planned, key=lambda q: math.inf if q.at_ns is None else q.at_ns))
 
 
+def parse_duration(text: str | None) -> int | None:
+    """`--duration` in nanoseconds.
+
+    Raises:
+        ConfigError: it is not a time, or zero.
+    """
+    if text is None:
+        return None
+    try:
+        duration_ns = parse_clock(text)
+    except ConfigError as error:
+        raise ConfigError(f"--duration: {error}") from error
+    if duration_ns == 0:
+        raise ConfigError(f"--duration is {text}; give more than 0 seconds")
+    return duration_ns
+
+
 def load_questions(path: Path) -> tuple[PlannedQuestion, ...]:
     """Read a file with one JSON object a line: `{"at_s": 750, "text": "What happened?"}`.
 

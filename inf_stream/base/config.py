@@ -164,7 +164,10 @@ def load_settings(path: Path) -> Settings:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"configuration '{path}' is not valid TOML: {error}") from error
-    return settings_from_mapping(values, str(path))
+    try:
+        return settings_from_mapping(values, str(path))
+    except ConfigError as error:
+        raise error if str(path) in str(error) else ConfigError(f"configuration '{path}': {error}") from error
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -203,12 +206,16 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return _as_float(value, name)
     if isinstance(value, bool) and bool not in allowed:
-        raise ConfigError(f"{name} is {value}; a {allowed[0].__name__} is expected")
+        raise ConfigError(f"{name} is {value}; {_kind(allowed[0])} is expected")
     if not isinstance(value, allowed):
-        raise ConfigError(f"{name} is {shown(value)}; a {allowed[0].__name__} is expected")
+        raise ConfigError(f"{name} is {shown(value)}; {_kind(allowed[0])} is expected")
     if isinstance(value, str) and not is_unicode(value):
         raise ConfigError(f"{name} is {shown(value)}, which holds bytes that are no text; write it in UTF-8")
     return value
+
+
+def _kind(wanted: type) -> str:
+    return f"a{'n' if wanted is int else ''} {wanted.__name__}"
 
 
 def _as_float(value: int, name: str) -> float:

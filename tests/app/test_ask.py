@@ -134,6 +134,18 @@ def test_a_recording_gives_the_same_answers_without_the_video(
     assert map_file.is_file()
 
 
+def test_a_recording_without_a_question_says_so(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "recording"
+    ask(capsys, seeing, clip, "What?", "--at", 9, "--json", "--record", folder, "--max-tokens", 3)
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text("".join(line for line in lines if "What?" not in line))
+    ran = run(capsys, "ask", folder)
+    assert (ran.status, ran.out) == (0, "")
+    assert f"recording '{folder}' holds no question" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "name"),
     [

@@ -89,7 +89,9 @@ def test_piped_text_can_be_recorded(
 def test_a_pipe_that_holds_nothing_is_answered_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reading: Path
 ) -> None:
-    assert chat(capsys, monkeypatch, "", reading, "--then", "Who?").status == 0
+    ran = chat(capsys, monkeypatch, "", reading, "--then", "Who?")
+    assert ran.status == 0
+    assert "nothing was piped in" in ran.err
 
 
 def test_then_without_a_pipe_is_refused(

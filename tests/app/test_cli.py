@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.command_line import run
 
+import inf_stream.__main__ as program
 from inf_stream.cli import main
 
 COMMAND = [sys.executable, "-c", "import sys; from inf_stream.cli import main; sys.exit(main())"]
@@ -60,7 +61,53 @@ def test_the_console_script_is_this_function() -> None:
     from importlib.metadata import entry_points
 
     (script,) = entry_points(group="console_scripts", name="inf-stream")
-    assert script.load() is main
+    assert script.load() is program.main
+
+
+def test_an_interrupt_while_the_program_is_loading_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "inf_stream.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "inf_stream.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert program.main() == 130
+
+
+def test_the_package_can_be_run() -> None:
+    done = subprocess.run([sys.executable, "-m", "inf_stream", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("inf-stream ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ask", "a.mp4", "x", "--at", "abc"],
+        ["ask", "a.mp4", "x", "--duration", "-5"],
+        ["ask", "a.mp4", "--questions", "gone.jsonl"],
+        ["ask", "a.mp4", "x", "--memory-map", "gone/m.png"],
+        ["chat", "--video", "a.mp4", "--duration", "abc"],
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_refused_before_anything_slow_is_loaded(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom inf_stream.cli import main\n"
+        f"status = main({words!r})\n"
+        "heavy = {'torch', 'transformers', 'av', 'cv2'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("inf-stream: ")
+
+
+def test_the_help_of_the_demo_tells_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "kept per layer after each eviction [default: 512]" in shown
+    assert "configuration file" not in shown
 
 
 def test_a_message_of_many_lines_is_shown_as_one(

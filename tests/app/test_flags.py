@@ -88,7 +88,7 @@ def test_a_later_override_wins() -> None:
         (("--budget", "0"), "--budget: cache.budget_tokens is 0; the least allowed is 16"),
         (("--fps", "nan"), "--fps: source.fps is nan; the least allowed is"),
         (("--dtype", "bfloat"), "--dtype: model.dtype is 'bfloat'; did you mean 'bfloat16'"),
-        (("--set", "cache.budget_tokens=many"), "cache.budget_tokens is 'many'; a int is expected"),
+        (("--set", "cache.budget_tokens=many"), "cache.budget_tokens is 'many'; an int is expected"),
         (("--set", "cache"), "write it as section.name=value"),
         (("--set", "cache=3"), "write it as section.name=value"),
         (("--set", "cash.budget_tokens=3"), "unknown section 'cash'; did you mean 'cache'"),

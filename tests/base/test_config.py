@@ -106,9 +106,9 @@ def test_settings_cannot_be_changed() -> None:
         ({"policy": []}, "'policy' in configuration is []; write it as a table: [policy]"),
         ({"cache": {"budget_tokens": 15}}, "cache.budget_tokens is 15; the least allowed is 16"),
         ({"cache": {"budget_tokens": 1 << 30}}, "cache.budget_tokens is 1073741824; the most allowed is 4194304"),
-        ({"cache": {"budget_tokens": "many"}}, "cache.budget_tokens is 'many'; a int is expected"),
-        ({"cache": {"budget_tokens": 32.0}}, "cache.budget_tokens is 32.0; a int is expected"),
-        ({"cache": {"budget_tokens": True}}, "cache.budget_tokens is True; a int is expected"),
+        ({"cache": {"budget_tokens": "many"}}, "cache.budget_tokens is 'many'; an int is expected"),
+        ({"cache": {"budget_tokens": 32.0}}, "cache.budget_tokens is 32.0; an int is expected"),
+        ({"cache": {"budget_tokens": True}}, "cache.budget_tokens is True; an int is expected"),
         ({"source": {"fps": False}}, "source.fps is False; a float is expected"),
         ({"source": {"fps": 10**400}}, "source.fps is 1" + "0" * 76 + "..., too large for any limit"),
         ({"source": {"fps": float("nan")}}, "source.fps is nan; the least allowed is 0.0001"),
@@ -159,7 +159,7 @@ def test_other_kinds_of_fields(values: dict[str, Any]) -> None:
     ("values", "message"),
     [
         ({"flag": 1}, "x.flag is 1; a bool is expected"),
-        ({"limit": "3"}, "x.limit is '3'; a int is expected"),
+        ({"limit": "3"}, "x.limit is '3'; an int is expected"),
         ({"limit": 0}, "x.limit is 0; the least allowed is 1"),
         ({"made": 1}, "unknown key 'made' in x"),
     ],
@@ -210,3 +210,13 @@ def test_file_with_an_unknown_section_is_named(tmp_path: Path) -> None:
 
 def test_toml_reader_is_the_standard_one_where_there_is_one() -> None:
     assert ("tomllib" in sys.modules) == (sys.version_info >= (3, 11))
+
+
+def test_file_with_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[cache]\nbuget_tokens = 9\n")
+    with pytest.raises(ConfigError, match=r"run.toml': unknown key 'buget_tokens' in cache; did you mean"):
+        load_settings(path)
+    path.write_text("[cache]\nbudget_tokens = 'many'\n")
+    with pytest.raises(ConfigError, match=r"run.toml': cache.budget_tokens is 'many'; an int is expected"):
+        load_settings(path)
