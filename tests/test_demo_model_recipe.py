@@ -15,6 +15,7 @@ from inf_stream.models.stream_model import StreamModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demos" / "train_demo_model"))
 
+import align
 import captions
 import clips
 import samples
@@ -217,3 +218,27 @@ def test_clips_do_what_their_answers_say(seed: int) -> None:
     assert 1 <= number <= 6
     again = clips.counting(np.random.default_rng(seed))
     assert all(np.array_equal(a, b) for a, b in zip(counted.frames, again.frames, strict=True))
+
+
+# ---- alignment ---------------------------------------------------------------------------------------
+
+
+def test_words_are_wanted_by_the_share_of_captions_that_have_them() -> None:
+    words = align.vocabulary(PICTURES)
+    assert {"dog", "grass", "runs"} <= set(words)
+    assert not {"a", "the", "on"} & set(words)
+    share = align.wanted(PICTURES[:2], words)
+    assert share[0, words.index("dog")] == pytest.approx(3 / 5)
+    assert share[1, words.index("dog")] == 0
+    assert share[1, words.index("man")] == 1
+
+
+def test_a_visual_token_that_stands_where_a_word_stands_reads_as_that_word() -> None:
+    torch.manual_seed(0)
+    embeddings = torch.randn(20, 32)
+    reader = align.Reader(embeddings, torch.full((20,), 0.1))
+    visual = torch.randn(2, CELLS, 32)
+    visual[0, 3], visual[1, 7] = 2 * embeddings[4], embeddings[9]
+    assert reader(visual).argmax(1).tolist() == [4, 9]
+    of_one_length = embeddings / embeddings.norm(dim=-1, keepdim=True) * reader.length
+    assert reader.stray(of_one_length[None]) < 1e-6 < reader.stray(2 * of_one_length[None])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-CARD = Path(__file__).parents[2] / "inf_stream" / "models" / "weights" / "demo" / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
@@ -18,9 +17,9 @@ def table(found: Mapping[str, tuple[float, int]], targets: Mapping[str, float]) 
     return "\n".join(rows)
 
 
-def write_table(found: Mapping[str, tuple[float, int]], targets: Mapping[str, float]) -> None:
+def write_table(card: Path, found: Mapping[str, tuple[float, int]], targets: Mapping[str, float]) -> None:
     """Put the table into the model card."""
-    text = CARD.read_text(encoding="utf-8")
+    text = card.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    CARD.write_text(f"{head}{BEGIN}\n{table(found, targets)}\n{END}{tail}", encoding="utf-8")
+    card.write_text(f"{head}{BEGIN}\n{table(found, targets)}\n{END}{tail}", encoding="utf-8")

@@ -17,7 +17,6 @@ from torch import Tensor
 from inf_stream.models.weights.grafted import CONFIG, PROCESSOR, TEMPLATE, WEIGHTS
 
 LIMIT_BYTES = 25_000_000
-PACKAGE = Path(__file__).parents[2] / "inf_stream" / "models" / "weights" / "demo"
 
 
 def graft_of(network: Network) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ def load_trained(work: Path, encoder: int, rank: int, checkpoint: str = "checkpo
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="the folder the training was given")
-    parser.add_argument("--to", type=Path, default=PACKAGE, help="folder to write into (default: the package)")
+    parser.add_argument("--to", type=Path, required=True, help="folder to write into")
     parser.add_argument("--encoder", type=int, choices=[0, 1, 2], default=2)
     parser.add_argument("--rank", type=int, default=16)
     args = parser.parse_args()

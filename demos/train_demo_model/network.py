@@ -138,7 +138,7 @@ class Network(nn.Module):
         embeds = self.language_model.embed_tokens(batch.ids)
         visual = self.visual(maps).flatten(0, 1).to(embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy(0, batch.visual, visual).view_as(embeds)
-        unseen = torch.zeros(batch.mask.shape, dtype=embeds.dtype).masked_fill_(~batch.mask, float("-inf"))
+        unseen = embeds.new_zeros(batch.mask.shape).masked_fill_(~batch.mask, float("-inf"))
         out = self.language_model(
             inputs_embeds=embeds, attention_mask=unseen[:, None], position_ids=batch.positions, use_cache=False
         )

@@ -5,7 +5,7 @@ each as if it had been the only one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from samples import Sample, Shown, Words
@@ -39,6 +39,10 @@ class Batch:
     weights: Tensor
     answers: Tensor
     kinds: list[str]
+
+    def to(self, device: torch.device) -> "Batch":
+        """With its tensors on `device`."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 class Packer:

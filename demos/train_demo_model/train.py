@@ -11,12 +11,14 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from align import align
 from captions import Picture, load_pictures
 from clips import Clip
 from features import clip_maps, photo_maps
@@ -33,7 +35,12 @@ from torch import Tensor
 CLIP_SEEDS = {"train": range(4000), "dev": range(1_000_000, 1_000_300)}
 RATES = {"projector": 1e-3, "encoder": 1e-4, "language model": 6e-4}
 WARM_UP, DECAY = 50, 0.2
-MIXTURE = {"pictures": 0.48, "streams": 0.27, "long streams": 0.08, "clips": 0.17}
+SEEING = {"pictures": 0.68, "streams": 0.05, "clips": 0.27}
+REMEMBERING = {"pictures": 0.45, "streams": 0.28, "long streams": 0.09, "clips": 0.18}
+SEEING_SHARE = 0.4
+"""Of the steps, how many teach to see before the rest teaches to remember what was seen."""
+
+ALIGN_EPOCHS, ALIGNED = 8, "aligned.pt"
 BATCH_TOKENS = 1200
 LONGEST = 40
 """Scenes of a long stream; attention over more costs memory with their square."""
@@ -47,7 +54,7 @@ class Split:
     def __init__(self, network: Network, data: Path, work: Path, name: str):
         tower = network.model.model.vision_tower
         self.pictures: list[Picture] = load_pictures(data / "flickr8k", name)
-        self._photos = photo_maps(tower, self.pictures, work / f"photos_{name}.npy")
+        self.photos = photo_maps(tower, self.pictures, work / f"photos_{name}.npy")
         self.clips: list[Clip]
         self.clips, self._frames = clip_maps(tower, CLIP_SEEDS[name], work / f"clips_{name}.npy")
         self.clip_lengths = [len(f) for f in self._frames]
@@ -59,7 +66,7 @@ class Split:
 
     def _map(self, shown: Shown) -> NDArray[np.float16]:
         if isinstance(shown, Photo):
-            return self._photos[int(shown.mirrored), shown.index]
+            return self.photos[int(shown.mirrored), shown.index]
         return self._frames[shown.clip][shown.frame]
 
     def draw(self, rng: Generator, kind: str) -> list[Sample]:
@@ -82,6 +89,11 @@ def rate(step: int, steps: int) -> float:
     return min((step + 1) / WARM_UP, 1.0, (steps - step) / (steps * DECAY))
 
 
+def draw_kind(rng: Generator, mixture: Mapping[str, float]) -> str:
+    """A kind of batch."""
+    return str(rng.choice(list(mixture), p=list(mixture.values())))
+
+
 def mean(losses: Tensor, batch: Batch) -> Tensor:
     """Weighted mean over the targets."""
     return (losses * batch.weights).sum() / batch.weights.sum()
@@ -89,17 +101,17 @@ def mean(losses: Tensor, batch: Batch) -> Tensor:
 
 def by_kind(losses: Tensor, batch: Batch) -> dict[str, float]:
     """Mean loss a token, by kind of question."""
-    kinds = [batch.kinds[a] for a in batch.answers.tolist()]
+    kinds, losses = [batch.kinds[a] for a in batch.answers.tolist()], losses.cpu()
     return {kind: float(losses[torch.tensor([k == kind for k in kinds])].mean()) for kind in sorted(set(kinds))}
 
 
 @torch.no_grad()
-def check(network: Network, packer: Packer, dev: Split) -> dict[str, float]:
+def check(network: Network, packer: Packer, dev: Split, device: torch.device) -> dict[str, float]:
     """Losses on held-out data, the same each time."""
     found: dict[str, list[float]] = {}
     for number, kind in enumerate(("pictures",) * 4 + ("streams",) * 3 + ("clips",) * 2):
-        batch = packer.pack(dev.draw(np.random.default_rng([1, number]), kind))
-        for name, loss in by_kind(network.losses(batch, dev.maps(batch.shown)), batch).items():
+        batch = packer.pack(dev.draw(np.random.default_rng([1, number]), kind)).to(device)
+        for name, loss in by_kind(network.losses(batch, dev.maps(batch.shown).to(device)), batch).items():
             found.setdefault(name, []).append(loss)
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
@@ -131,9 +143,12 @@ def train(rank: int, args: argparse.Namespace) -> None:
         meeting = f"file://{args.work.resolve() / 'meeting'}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.processes)
     first, console = rank == 0, Console(quiet=rank > 0)
+    device = torch.device(args.device)
     network = Network(args.encoder, args.rank, args.work)
     train_split, dev = (Split(network, args.data, args.work, name) for name in ("train", "dev"))
     packer = Packer(Words(network.tokenizer), network.cells)
+    network.load_state_dict(torch.load(args.work / ALIGNED, weights_only=True), strict=False)
+    network.to(device)
     groups = network.groups()
     parameters = [p for group in groups.values() for p in group]
     optimiser = torch.optim.AdamW(
@@ -143,7 +158,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
     )
     checkpoint, log, begin = args.work / "checkpoint.pt", args.work / "log.jsonl", 0
     if checkpoint.exists():
-        kept = torch.load(checkpoint, weights_only=True)
+        kept = torch.load(checkpoint, weights_only=True, map_location=device)
         network.load_state_dict(kept["trained"], strict=False)
         optimiser.load_state_dict(kept["optimiser"])
         begin = kept["step"]
@@ -157,9 +172,11 @@ def train(rank: int, args: argparse.Namespace) -> None:
         task = progress.add_task("", total=args.steps, completed=begin)
         for step in range(begin, args.steps):
             began = time.monotonic()
-            kind = str(np.random.default_rng([args.seed, step]).choice(list(MIXTURE), p=list(MIXTURE.values())))
-            batch = packer.pack(train_split.draw(np.random.default_rng([args.seed, step, rank]), kind))
-            losses = network.losses(batch, train_split.maps(batch.shown))
+            kind = draw_kind(
+                np.random.default_rng([args.seed, step]), SEEING if step < SEEING_SHARE * args.steps else REMEMBERING
+            )
+            batch = packer.pack(train_split.draw(np.random.default_rng([args.seed, step, rank]), kind)).to(device)
+            losses = network.losses(batch, train_split.maps(batch.shown).to(device))
             loss = mean(losses, batch)
             loss.backward()
             share(parameters, args.processes)
@@ -182,7 +199,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
             if (step + 1) % REPORT == 0:
                 report["parts"] = {k: round(v, 4) for k, v in by_kind(losses.detach(), batch).items()}
             if (step + 1) % CHECK == 0 or last:
-                report["dev"] = check(network, packer, dev)
+                report["dev"] = check(network, packer, dev, device)
                 console.print(f"step {step + 1}, held out: {report['dev']}")
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(report) + "\n")
@@ -194,10 +211,14 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Compute the features, once, before several processes want them."""
+    """Compute the features and align the visual tokens, once, before several processes want them."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
     network = Network(args.encoder, args.rank, args.work)
-    for name in CLIP_SEEDS:
-        Split(network, args.data, args.work, name)
+    splits = {name: Split(network, args.data, args.work, name) for name in CLIP_SEEDS}
+    if not (args.work / ALIGNED).exists():
+        split = splits["train"]
+        align(network, split.pictures, split.photos, ALIGN_EPOCHS, args.seed, args.work / ALIGNED, Console())
 
 
 def arguments() -> argparse.Namespace:
@@ -207,6 +228,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6000, help="batches of about 1 500 tokens")
     parser.add_argument("--encoder", type=int, choices=[0, 1, 2], default=2, help="EfficientNet-Lite variant")
     parser.add_argument("--rank", type=int, default=16, help="of the updates of the language model")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--processes", type=int, default=1, help="that train together, each on its own batches")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--seed", type=int, default=0)
@@ -221,7 +243,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     (args.work / "meeting").unlink(missing_ok=True)
     prepare(args)
-    multiprocessing.spawn(train, (args,), nprocs=args.processes)
+    if args.processes == 1:
+        train(0, args)
+    else:
+        multiprocessing.spawn(train, (args,), nprocs=args.processes)
 
 
 if __name__ == "__main__":
