@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.tiny_models import tiny_tokenizer, tiny_weights
+from torch import nn
 
 from inf_stream.base.events import Frame
 from inf_stream.engine.assemble import Assembler, Turn
@@ -242,3 +243,52 @@ def test_a_visual_token_that_stands_where_a_word_stands_reads_as_that_word() -> 
     assert reader(visual).argmax(1).tolist() == [4, 9]
     of_one_length = embeddings / embeddings.norm(dim=-1, keepdim=True) * reader.length
     assert reader.stray(of_one_length[None]) < 1e-6 < reader.stray(2 * of_one_length[None])
+
+
+class FakeNetwork(nn.Module):
+    """Two visual tokens from a map of eight numbers."""
+
+    tokenizer = staticmethod(lambda text, **_: {"input_ids": [ord(text.strip()[0]) % 16]})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 2 * 32)
+        self.language_model = nn.Module()
+        self.language_model.embed_tokens = nn.Embedding(16, 32)
+
+    def visual(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.project(maps.flatten(1)).view(-1, 2, 32)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"projector": [self.project.weight], "encoder": [self.project.bias]}
+
+
+def test_alignment_teaches_what_the_pictures_show_and_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(align, "RATES", {"projector": 1e-2, "encoder": 1e-2})
+    maps = np.eye(4, 8, dtype=np.float16).repeat(40, axis=0)
+    shown = [frozenset({"abcd"[i // 40]}) for i in range(160)]
+    words = list("abcd")
+    network = FakeNetwork()
+    source = align.Source(0.5, align.wanted_in_frames(shown, words), lambda _, places: maps[places])
+    align.align(network, words, [source, source], 60, 0, tmp_path / "aligned.pt")
+    kept = torch.load(tmp_path / "aligned.pt", weights_only=True)
+    assert set(kept) == {"project.weight", "project.bias"}
+    reader = align.Reader(align.directions(network, words), torch.full((4,), 0.25))
+    network.load_state_dict(kept, strict=False)
+    assert reader(network.visual(torch.eye(4, 8))).argmax(1).tolist() == [0, 1, 2, 3]
+    told = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert told[-1] < told[0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clips_know_what_each_frame_shows(seed: int) -> None:
+    clip = clips.render(np.random.default_rng(seed))
+    assert len(clip.words) == len(clip.frames)
+    known = {*clips.COLOURS, *clips.SHAPES, *"0123456789"}
+    assert all(words and words <= known for words in clip.words)
+    assert known <= set(align.vocabulary(PICTURES))
+    gone = clips.appearing(np.random.default_rng(seed))
+    assert len(set(gone.words)) == 2 or gone.words[0] == gone.words[-1]

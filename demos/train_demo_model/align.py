@@ -7,13 +7,17 @@ through the language model, and from here on a visual token means something to i
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from captions import Picture
+from clips import COLOURS, SHAPES
 from network import Network
+from numpy.random import Generator
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -31,9 +35,15 @@ _COMMON = frozenset(
 
 
 def vocabulary(pictures: Sequence[Picture]) -> list[str]:
-    """The most frequent words of captions, those left out that name nothing."""
+    """The most frequent words of captions, those left out that name nothing; and all that rendered clips show."""
     counts = Counter(w for p in pictures for c in p.captions for w in set(_words(c)))
-    return [word for word, _ in counts.most_common(WORDS)]
+    rendered = [*COLOURS, *SHAPES, *"0123456789"]
+    return list(dict.fromkeys([*(word for word, _ in counts.most_common(WORDS)), *rendered]))
+
+
+def wanted_in_frames(frames: Sequence[frozenset[str]], words: Sequence[str]) -> Tensor:
+    """Whether a frame of a clip shows what a word names, ``[frames, words]``."""
+    return torch.tensor([[word in frame for word in words] for frame in frames], dtype=torch.float32)
 
 
 def wanted(pictures: Sequence[Picture], words: Sequence[str]) -> Tensor:
@@ -72,21 +82,37 @@ class Reader(nn.Module):
         return (visual.norm(dim=-1) / self.length - 1).square().mean()
 
 
-def align(
-    network: Network,
-    pictures: Sequence[Picture],
-    maps: np.ndarray,
-    epochs: int,
-    seed: int,
-    path: Path,
-    console: Console,
-) -> None:
-    """Train tower and projector for some epochs and write them to `path`; `maps` as of `features.photo_maps`."""
-    words = vocabulary(pictures)
-    targets = wanted(pictures, words)
+@dataclass(frozen=True)
+class Source:
+    """Pictures of one kind.
+
+    Attributes:
+        share: of a batch.
+        wanted: their words, ``[pictures, words]``.
+        maps: what the frozen encoder sees of some of them, by index, ``[pictures, channels, height, width]``.
+    """
+
+    share: float
+    wanted: Tensor
+    maps: Callable[[Generator, NDArray[np.int64]], NDArray[np.float16]]
+
+
+def directions(network: Network, words: Sequence[str]) -> Tensor:
+    """Where the language model has the words, ``[words, width]``; of a digit, its own token behind the space."""
+    table = network.language_model.embed_tokens.weight.detach()
     ids = [network.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
-    table = network.language_model.embed_tokens.weight
-    reader = Reader(torch.stack([table[i].float().mean(0) for i in ids]), targets.mean(0))
+    return torch.stack(
+        [table[i[-1:] if word.isdigit() else i].float().mean(0) for word, i in zip(words, ids, strict=True)]
+    )
+
+
+def align(
+    network: Network, words: Sequence[str], sources: Sequence[Source], epochs: int, seed: int, path: Path
+) -> None:
+    """Train tower and projector for some epochs over all sources and write them to `path`."""
+    console, rng = Console(), np.random.default_rng(seed)
+    prior = sum(source.share * source.wanted.mean(0) for source in sources)
+    reader = Reader(directions(network, words), torch.as_tensor(prior))
     groups = network.groups()
     optimiser = torch.optim.AdamW(
         [
@@ -95,16 +121,17 @@ def align(
         ],
         weight_decay=0.02,
     )
-    rng = np.random.default_rng(seed)
-    steps = epochs * len(pictures) // BATCH
+    steps = epochs * sum(len(source.wanted) for source in sources) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [g["lr"] for g in optimiser.param_groups], total_steps=steps
     )
     losses: list[float] = []
     for step in track(range(steps), "aligning", console=console):
-        chosen = np.sort(rng.choice(len(pictures), BATCH, replace=False))
-        visual = network.visual(torch.from_numpy(maps[int(rng.integers(2))][chosen]).float())
-        missed = F.binary_cross_entropy_with_logits(reader(visual), targets[chosen], reduction="none")
+        chosen = [rng.choice(len(s.wanted), round(s.share * BATCH), replace=False) for s in sources]
+        maps = np.concatenate([s.maps(rng, places) for s, places in zip(sources, chosen, strict=True)])
+        wanted = torch.cat([s.wanted[places] for s, places in zip(sources, chosen, strict=True)])
+        visual = network.visual(torch.from_numpy(maps).float())
+        missed = F.binary_cross_entropy_with_logits(reader(visual), wanted, reduction="none")
         loss = missed.sum(1).mean() + reader.stray(visual)
         loss.backward()
         optimiser.step()

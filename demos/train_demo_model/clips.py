@@ -42,11 +42,19 @@ class Clip:
     """Frames with questions about the whole of them, asked after the last.
 
     Attributes:
+        frames: RGB pictures.
+        words: per frame, the words for what is in it.
         questions: (kind, question, answer).
     """
 
     frames: list[NDArray[np.uint8]]
+    words: list[frozenset[str]]
     questions: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def words_for(things: Sequence[Thing]) -> frozenset[str]:
+    """Colours and kinds."""
+    return frozenset(word for thing in things for word in (thing.colour, thing.kind))
 
 
 def render(rng: Generator) -> Clip:
@@ -70,11 +78,12 @@ def moving(rng: Generator) -> Clip:
         mover.x, mover.y = float(rng.uniform(35, EDGE - 35)), (start if dy > 0 else EDGE - start)
     background = _background(rng)
     frames = []
+    words = [words_for(things)] * FRAMES
     for _ in range(FRAMES):
         frames.append(_draw(background, [*others, mover], rng))
         mover.x, mover.y = mover.x + dx * step, mover.y + dy * step
     named = f"The {mover.name} moves {direction}."
-    clip = Clip(frames, [("direction", f"Which way does the {mover.name} move?", f"{direction.capitalize()}.")])
+    clip = Clip(frames, words, [("direction", f"Which way does the {mover.name} move?", f"{direction.capitalize()}.")])
     if others:
         clip.questions.append(("direction", "What moves, and which way?", named))
         if rng.random() < 0.3:
@@ -90,7 +99,7 @@ def counting(rng: Generator) -> Clip:
     number = int(rng.integers(1, 7))
     things = _placed(rng, number)
     frame = _draw(_background(rng), things, rng)
-    clip = Clip([frame], [("count", "How many shapes are there?", f"{NUMBERS[number]}.")])
+    clip = Clip([frame], [words_for(things)], [("count", "How many shapes are there?", f"{NUMBERS[number]}.")])
     thing = things[int(rng.integers(number))]
     alike = sum(t.kind == thing.kind for t in things)
     plural = thing.kind + ("s" if thing.kind != "box" else "es")
@@ -110,9 +119,12 @@ def appearing(rng: Generator) -> Clip:
     if not comes:
         before, after = after, before
     background, cut = _background(rng), int(rng.integers(1, FRAMES))
-    frames = [_draw(background, before if i < cut else after, rng) for i in range(FRAMES)]
+    shown = [before if i < cut else after for i in range(FRAMES)]
+    frames = [_draw(background, things, rng) for things in shown]
     verb = "appears" if comes else "disappears"
-    clip = Clip(frames, [("change", "What changed?", f"A {second.name} {verb}.")])
+    clip = Clip(
+        frames, [words_for(things) for things in shown], [("change", "What changed?", f"A {second.name} {verb}.")]
+    )
     clip.questions.append(("change", f"What {verb}?", f"A {second.name}."))
     return clip
 
@@ -121,7 +133,11 @@ def digits(rng: Generator) -> Clip:
     """One digit, large."""
     colour, digit = str(rng.choice(list(COLOURS))), str(rng.integers(10))
     thing = Thing(colour, digit, *(float(v) for v in rng.uniform(90, EDGE - 90, 2)), radius=float(rng.uniform(40, 80)))
-    return Clip([_draw(_background(rng), [thing], rng)], [("digit", "Which number is shown?", f"{digit}.")])
+    return Clip(
+        [_draw(_background(rng), [thing], rng)],
+        [words_for([thing])],
+        [("digit", "Which number is shown?", f"{digit}.")],
+    )
 
 
 def _background(rng: Generator) -> NDArray[np.uint8]:

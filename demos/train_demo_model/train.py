@@ -11,14 +11,14 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from align import align
+from align import Source, align, vocabulary, wanted, wanted_in_frames
 from captions import Picture, load_pictures
 from clips import Clip
 from features import clip_maps, photo_maps
@@ -54,7 +54,7 @@ class Split:
     def __init__(self, network: Network, data: Path, work: Path, name: str):
         tower = network.model.model.vision_tower
         self.pictures: list[Picture] = load_pictures(data / "flickr8k", name)
-        self.photos = photo_maps(tower, self.pictures, work / f"photos_{name}.npy")
+        self._photos = photo_maps(tower, self.pictures, work / f"photos_{name}.npy")
         self.clips: list[Clip]
         self.clips, self._frames = clip_maps(tower, CLIP_SEEDS[name], work / f"clips_{name}.npy")
         self.clip_lengths = [len(f) for f in self._frames]
@@ -66,8 +66,17 @@ class Split:
 
     def _map(self, shown: Shown) -> NDArray[np.float16]:
         if isinstance(shown, Photo):
-            return self.photos[int(shown.mirrored), shown.index]
+            return self._photos[int(shown.mirrored), shown.index]
         return self._frames[shown.clip][shown.frame]
+
+    def sources(self, words: Sequence[str]) -> list[Source]:
+        """Photographs and frames of clips, to be aligned with words."""
+        frames = [m for maps in self._frames for m in maps]
+        shown = [words for clip in self.clips for words in clip.words]
+        return [
+            Source(0.7, wanted(self.pictures, words), lambda rng, i: self._photos[int(rng.integers(2))][i]),
+            Source(0.3, wanted_in_frames(shown, words), lambda _, i: np.stack([frames[n] for n in i])),
+        ]
 
     def draw(self, rng: Generator, kind: str) -> list[Sample]:
         """Samples of one kind, about `BATCH_TOKENS` and more of them."""
@@ -217,8 +226,8 @@ def prepare(args: argparse.Namespace) -> None:
     network = Network(args.encoder, args.rank, args.work)
     splits = {name: Split(network, args.data, args.work, name) for name in CLIP_SEEDS}
     if not (args.work / ALIGNED).exists():
-        split = splits["train"]
-        align(network, split.pictures, split.photos, ALIGN_EPOCHS, args.seed, args.work / ALIGNED, Console())
+        words = vocabulary(splits["train"].pictures)
+        align(network, words, splits["train"].sources(words), ALIGN_EPOCHS, args.seed, args.work / ALIGNED)
 
 
 def arguments() -> argparse.Namespace:
