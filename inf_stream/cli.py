@@ -233,7 +233,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
     settings = merge(arguments.config, given)
     _refuse_early(arguments)
-    plan_questions(arguments.question, arguments.at, arguments.questions)
+    planned = plan_questions(arguments.question, arguments.at, arguments.questions)
     from inf_stream.app.ask import AskRequest, ask
     from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.running import Output
@@ -244,6 +244,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     return ask(
         AskRequest(
             video=arguments.video,
+            planned=planned,
             question=arguments.question,
             at=arguments.at,
             questions=arguments.questions,

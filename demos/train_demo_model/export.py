@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from encoder import PIXEL_MEAN, PIXEL_STD
-from network import Network
+from network import LowRank, Network
 from safetensors.torch import save_file
 from samples import CHAT_TEMPLATE, TIME_FORMAT
 from torch import Tensor
@@ -28,7 +28,7 @@ def graft_of(network: Network) -> dict[str, Tensor]:
         if name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
     }
     for name, part in model.named_modules():
-        if hasattr(part, "merged"):
+        if isinstance(part, LowRank):
             state[f"{name}.down"], state[f"{name}.up"] = (part.down * part.scale).bfloat16(), part.up.bfloat16()
     return {name: weight.detach().contiguous() for name, weight in state.items()}
 

@@ -37,10 +37,6 @@ class LowRank(nn.Module):
         """The frozen product plus the update."""
         return self.base(x) + F.linear(F.linear(x, (self.down * self.scale).to(x.dtype)), self.up.to(x.dtype))
 
-    def merged(self) -> Tensor:
-        """The matrix with the update in it, float32."""
-        return self.base.weight.float() + self.scale * (self.up @ self.down)
-
 
 class FrozenHeadLoss(torch.autograd.Function):
     """Cross entropy behind a frozen output layer, a few rows at a time: the logits of all never exist at once."""

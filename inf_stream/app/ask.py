@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.progress import StreamProgress
-from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_questions
+from inf_stream.app.questions import PlannedQuestion, parse_duration
 from inf_stream.app.recordings import is_recording, recorded
 from inf_stream.app.reports import Screen
 from inf_stream.app.running import Output, draw_map, run_stream
@@ -29,6 +29,7 @@ class AskRequest:
 
     Attributes:
         video: address of the video, or folder of a recording.
+        planned: what is asked and when (`plan_questions` of the three below).
         question: asked at each time in `at`, or at the end.
         at: stream times as written.
         questions: file of more questions.
@@ -40,6 +41,7 @@ class AskRequest:
     """
 
     video: str
+    planned: Sequence[PlannedQuestion]
     question: str | None
     at: Sequence[str]
     questions: Path | None
@@ -59,17 +61,16 @@ def ask(request: AskRequest) -> int:
     """
     screen = Screen.standard()
     until_ns = parse_duration(request.duration)
-    planned = plan_questions(request.question, request.at, request.questions)
     request.output.check()
     check_settings(request.settings)
     if is_recording(request.video):
         _replay(request, screen)
         return 0
-    if not planned:
+    if not request.planned:
         raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
     require_sight(request.settings.model.name)
     with open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns) as source:
-        _watch(request, screen, source, planned, until_ns)
+        _watch(request, screen, source, until_ns)
     return 0
 
 
@@ -84,9 +85,8 @@ def open_video(address: str, settings: Settings, *, loop: bool, until_ns: int | 
     return LoopedSource(lambda: open_source(address, settings.source), _ENDLESS_NS if until_ns is None else until_ns)
 
 
-def _watch(
-    request: AskRequest, screen: Screen, source: Source, planned: Sequence[PlannedQuestion], until_ns: int | None
-) -> None:
+def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | None) -> None:
+    planned = request.planned
     lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns != _ENDLESS_NS]
     name = source.describe() if "://" in request.video else Path(request.video).name
     progress = StreamProgress(screen.errors, name, seconds(min(lengths_ns)) if lengths_ns else None)

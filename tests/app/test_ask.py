@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -132,6 +133,19 @@ def test_a_recording_gives_the_same_answers_without_the_video(
     map_file = tmp_path / "m.png"
     assert run(capsys, "ask", folder, "--memory-map", map_file).out.count("[00:0") == 2
     assert map_file.is_file()
+
+
+def test_questions_may_come_through_a_pipe(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
+) -> None:
+    """Which can be read once only."""
+    pipe = tmp_path / "questions"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text('{"at_s": 1, "text": "What?"}'), daemon=True)
+    writer.start()
+    ran = run(capsys, "ask", clip, "--questions", pipe, "--model", seeing, "--json", "--max-tokens", 2)
+    assert ran.status == 0, ran.err
+    assert [a["question"] for a in ran.answers] == ["What?"]
 
 
 def test_a_recording_without_a_question_says_so(

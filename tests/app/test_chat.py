@@ -171,6 +171,18 @@ def test_a_video_runs_beside(
     assert 0 < ran.answers[0]["at_s"] <= 0.05
 
 
+class Silent(Piped):
+    """Somebody who types nothing until it is `over`."""
+
+    def __init__(self, over: threading.Event):
+        super().__init__("")
+        self._over = over
+
+    def readline(self, limit: int) -> str:
+        self._over.wait(60)
+        return ""
+
+
 def test_a_video_that_breaks_off_does_not_end_the_conversation(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seeing: Path, pictures: Path
 ) -> None:
@@ -191,17 +203,12 @@ def test_a_bug_in_the_video_reaches_the_user(
 ) -> None:
     from inf_stream.sources.images import ImagesSource
 
-    class Silent(Piped):
-        def readline(self, limit: int) -> str:
-            over.wait(60)
-            return ""
-
     def broken(self: ImagesSource) -> None:
         raise ZeroDivisionError("of all things")
 
     over = threading.Event()
     monkeypatch.setattr(ImagesSource, "__next__", broken)
-    monkeypatch.setattr(sys, "stdin", Silent(""))
+    monkeypatch.setattr(sys, "stdin", Silent(over))
     with pytest.raises(ZeroDivisionError, match="of all things"):
         run(capsys, "chat", "--model", seeing, "--video", pictures, *SMALL)
     assert not over.is_set()
@@ -211,13 +218,8 @@ def test_a_bug_in_the_video_reaches_the_user(
 def test_the_first_frame_that_does_not_fit_ends_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seeing: Path, pictures: Path
 ) -> None:
-    class Silent(Piped):
-        def readline(self, limit: int) -> str:
-            over.wait(60)
-            return ""
-
     over = threading.Event()
-    monkeypatch.setattr(sys, "stdin", Silent(""))
+    monkeypatch.setattr(sys, "stdin", Silent(over))
     words = ("--video", pictures, "--fps", 100, "--budget", 32, "--set", "policy.sinks=20")
     ran = run(capsys, "chat", "--model", seeing, *SMALL, *words)
     over.set()
