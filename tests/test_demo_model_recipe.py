@@ -1,5 +1,6 @@
 """The recipe of the built-in model that sees: it trains on what the runtime writes, its trees mean what they say."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def test_words_are_wanted_by_the_share_of_captions_that_have_them() -> None:
     words = align.vocabulary(PICTURES)
     assert {"dog", "grass", "runs"} <= set(words)
     assert not {"a", "the", "on"} & set(words)
-    share = align.wanted(PICTURES[:2], words)
+    share = align.wanted_in_pictures(PICTURES[:2], words)
     assert share[0, words.index("dog")] == pytest.approx(3 / 5)
     assert share[1, words.index("dog")] == 0
     assert share[1, words.index("man")] == 1
@@ -243,6 +244,15 @@ def test_a_visual_token_that_stands_where_a_word_stands_reads_as_that_word() -> 
     assert reader(visual).argmax(1).tolist() == [4, 9]
     of_one_length = embeddings / embeddings.norm(dim=-1, keepdim=True) * reader.length
     assert reader.stray(of_one_length[None]) < 1e-6 < reader.stray(2 * of_one_length[None])
+
+
+def test_what_a_frame_shows_is_wanted_of_the_cell_that_holds_it() -> None:
+    shown = [
+        frozenset({("red", 0.9, 0.3), ("circle", 0.9, 0.3), ("blue", -0.1, 1.0)}),
+        frozenset[tuple[str, float, float]](),
+    ]
+    wanted = align.wanted_in_frames(shown, ["blue", "circle", "dog", "red"], CELLS)
+    assert wanted.nonzero().tolist() == [[0, 7, 1], [0, 7, 3], [0, 12, 0]]
 
 
 class FakeNetwork(nn.Module):
@@ -269,18 +279,25 @@ def test_alignment_teaches_what_the_pictures_show_and_keeps_it(
     torch.manual_seed(0)
     monkeypatch.setattr(align, "RATES", {"projector": 1e-2, "encoder": 1e-2})
     maps = np.eye(4, 8, dtype=np.float16).repeat(40, axis=0)
-    shown = [frozenset({"abcd"[i // 40]}) for i in range(160)]
     words = list("abcd")
+    named = torch.eye(4).repeat_interleave(40, 0)
+    located = torch.stack([named, torch.zeros_like(named)], 1)
     network = FakeNetwork()
-    source = align.Source(0.5, align.wanted_in_frames(shown, words), lambda _, places: maps[places])
-    align.align(network, words, [source, source], 60, 0, tmp_path / "aligned.pt")
+    anywhere = align.Source(0.5, 160, lambda places: named[places], lambda _, places: maps[places])
+    in_first = align.Source(0.5, 160, lambda places: located[places], lambda _, places: maps[places])
+    align.align(network, words, torch.full((4,), 0.25), [anywhere, in_first], 60, 0, tmp_path / "aligned.pt")
     kept = torch.load(tmp_path / "aligned.pt", weights_only=True)
     assert set(kept) == {"project.weight", "project.bias"}
     reader = align.Reader(align.directions(network, words), torch.full((4,), 0.25))
     network.load_state_dict(kept, strict=False)
-    assert reader(network.visual(torch.eye(4, 8))).argmax(1).tolist() == [0, 1, 2, 3]
-    told = [float(line.rpartition(" ")[2]) for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
-    assert told[-1] < told[0]
+    visual = network.visual(torch.eye(4, 8))
+    assert reader(visual).argmax(1).tolist() == [0, 1, 2, 3]
+    assert reader.cells(visual)[:, 0].argmax(1).tolist() == [0, 1, 2, 3]
+    assert (reader.cells(visual)[:, 0].amax(1) > reader.cells(visual)[:, 1].amax(1)).all()
+    told = [
+        re.findall(r"[\d.]+", line)[-2:] for line in capsys.readouterr().out.splitlines() if line.startswith("step")
+    ]
+    assert all(float(last) < float(first) for first, last in zip(told[0], told[-1], strict=True))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -288,7 +305,9 @@ def test_clips_know_what_each_frame_shows(seed: int) -> None:
     clip = clips.render(np.random.default_rng(seed))
     assert len(clip.words) == len(clip.frames)
     known = {*clips.COLOURS, *clips.SHAPES, *"0123456789"}
-    assert all(words and words <= known for words in clip.words)
+    assert all(words and {word for word, *_ in words} <= known for words in clip.words)
     assert known <= set(align.vocabulary(PICTURES))
+    moved = clips.moving(np.random.default_rng(seed))
+    assert len({words & moved.words[0] for words in moved.words}) == 2
     gone = clips.appearing(np.random.default_rng(seed))
     assert len(set(gone.words)) == 2 or gone.words[0] == gone.words[-1]

@@ -1,10 +1,13 @@
 """Before the language model is asked: visual tokens learn to stand where the words for what they show stand.
 
 The language model's own embeddings of the most frequent caption words are fixed; each word scores against each visual
-token by cosine, the best cells count, and a picture's words are those of its captions. It costs a hundredth of a step
-through the language model, and from here on a visual token means something to it.
+token by cosine. Of a photograph the words of its captions are known, not where they belong: the best cells count. Of a
+rendered frame it is known what each cell shows, and no other cell may claim it, so that things can be counted and
+followed. It costs a hundredth of a step through the language model, and from here on a visual token means something to
+it.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import Picture
-from clips import COLOURS, SHAPES
+from clips import COLOURS, SHAPES, Words
 from network import Network
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -41,12 +44,18 @@ def vocabulary(pictures: Sequence[Picture]) -> list[str]:
     return list(dict.fromkeys([*(word for word, _ in counts.most_common(WORDS)), *rendered]))
 
 
-def wanted_in_frames(frames: Sequence[frozenset[str]], words: Sequence[str]) -> Tensor:
-    """Whether a frame of a clip shows what a word names, ``[frames, words]``."""
-    return torch.tensor([[word in frame for word in words] for frame in frames], dtype=torch.float32)
+def wanted_in_frames(frames: Sequence[Words], words: Sequence[str], cells: int) -> Tensor:
+    """Whether a cell of a rendered frame holds the middle of what a word names, ``[frames, cells, words]``."""
+    place, side = {word: i for i, word in enumerate(words)}, math.isqrt(cells)
+    found = torch.zeros(len(frames), cells, len(words))
+    for one, shown in zip(found, frames, strict=True):
+        for word, *where in shown:
+            column, row = (min(max(int(share * side), 0), side - 1) for share in where)
+            one[row * side + column, place[word]] = 1
+    return found
 
 
-def wanted(pictures: Sequence[Picture], words: Sequence[str]) -> Tensor:
+def wanted_in_pictures(pictures: Sequence[Picture], words: Sequence[str]) -> Tensor:
     """Share of a picture's captions that have a word, ``[pictures, words]``."""
     place = {word: i for i, word in enumerate(words)}
     found = torch.zeros(len(pictures), len(words))
@@ -71,11 +80,19 @@ class Reader(nn.Module):
         self.length = float(embeddings.float().norm(dim=-1).mean())
         self.scale = nn.Parameter(torch.tensor(3.0))
         self.bias = nn.Parameter(torch.logit(prior.clamp(1e-4, 0.9)))
+        self.offset = nn.Parameter(torch.tensor(-2.0))
+
+    def cells(self, visual: Tensor) -> Tensor:
+        """Logits of the words in each cell, ``[pictures, cells, words]``, of visual tokens of the same shape."""
+        return self._similar(visual) + self.bias + self.offset
 
     def forward(self, visual: Tensor) -> Tensor:
-        """Logits of the words, ``[pictures, words]``, of visual tokens ``[pictures, cells, width]``."""
-        similar = F.normalize(visual, dim=-1) @ self.directions.T * self.scale.exp()
-        return similar.logsumexp(1) - np.log(visual.shape[1]) + self.bias
+        """Logits of the words anywhere, ``[pictures, words]``, of visual tokens ``[pictures, cells, width]``."""
+        return self._similar(visual).logsumexp(1) - math.log(visual.shape[1]) + self.bias
+
+    def _similar(self, visual: Tensor) -> Tensor:
+        similar: Tensor = F.normalize(visual, dim=-1) @ self.directions.T * self.scale.exp()
+        return similar
 
     def stray(self, visual: Tensor) -> Tensor:
         """How far the tokens' lengths are from those of words."""
@@ -88,12 +105,14 @@ class Source:
 
     Attributes:
         share: of a batch.
-        wanted: their words, ``[pictures, words]``.
+        count: how many there are.
+        wanted: words of some of them, by index: ``[pictures, words]``, or ``[pictures, cells, words]``.
         maps: what the frozen encoder sees of some of them, by index, ``[pictures, channels, height, width]``.
     """
 
     share: float
-    wanted: Tensor
+    count: int
+    wanted: Callable[[NDArray[np.int64]], Tensor]
     maps: Callable[[Generator, NDArray[np.int64]], NDArray[np.float16]]
 
 
@@ -106,13 +125,24 @@ def directions(network: Network, words: Sequence[str]) -> Tensor:
     )
 
 
+def missed(reader: Reader, visual: Tensor, wanted: Tensor) -> Tensor:
+    """Sum of what the reader gets wrong in each picture, ``[pictures]``."""
+    logits = reader(visual) if wanted.ndim == 2 else reader.cells(visual)
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").flatten(1).sum(1)
+
+
 def align(
-    network: Network, words: Sequence[str], sources: Sequence[Source], epochs: int, seed: int, path: Path
+    network: Network,
+    words: Sequence[str],
+    prior: Tensor,
+    sources: Sequence[Source],
+    epochs: int,
+    seed: int,
+    path: Path,
 ) -> None:
-    """Train tower and projector for some epochs over all sources and write them to `path`."""
+    """Train tower and projector for some epochs over the first source and write them to `path`."""
     console, rng = Console(), np.random.default_rng(seed)
-    prior = sum(source.share * source.wanted.mean(0) for source in sources)
-    reader = Reader(directions(network, words), torch.as_tensor(prior))
+    reader = Reader(directions(network, words), prior)
     groups = network.groups()
     optimiser = torch.optim.AdamW(
         [
@@ -121,25 +151,28 @@ def align(
         ],
         weight_decay=0.02,
     )
-    steps = epochs * sum(len(source.wanted) for source in sources) // BATCH
+    counts = [round(source.share * BATCH) for source in sources]
+    steps = epochs * sources[0].count // counts[0]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [g["lr"] for g in optimiser.param_groups], total_steps=steps
     )
-    losses: list[float] = []
+    losses: list[list[float]] = []
     for step in track(range(steps), "aligning", console=console):
-        chosen = [rng.choice(len(s.wanted), round(s.share * BATCH), replace=False) for s in sources]
+        chosen = [rng.choice(s.count, n, replace=False) for s, n in zip(sources, counts, strict=True)]
         maps = np.concatenate([s.maps(rng, places) for s, places in zip(sources, chosen, strict=True)])
-        wanted = torch.cat([s.wanted[places] for s, places in zip(sources, chosen, strict=True)])
         visual = network.visual(torch.from_numpy(maps).float())
-        missed = F.binary_cross_entropy_with_logits(reader(visual), wanted, reduction="none")
-        loss = missed.sum(1).mean() + reader.stray(visual)
+        parts = [
+            missed(reader, part, source.wanted(places))
+            for source, part, places in zip(sources, visual.split(counts), chosen, strict=True)
+        ]
+        loss = torch.cat(parts).mean() + reader.stray(visual)
         loss.backward()
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        losses.append(loss.item())
+        losses.append([part.mean().item() for part in parts])
         if (step + 1) % 100 == 0:
-            console.print(f"step {step + 1} of {steps}: {np.mean(losses[-100:]):.3f}")
+            console.print(f"step {step + 1} of {steps}: {np.mean(losses[-100:], axis=0).round(3)}")
     kept = {n: p.detach() for name in RATES for n, p in network.named_parameters() if any(p is q for q in groups[name])}
     torch.save(kept, path)
 

@@ -21,6 +21,9 @@ NUMBERS = ("No shapes", "One", "Two", "Three", "Four", "Five", "Six")
 _BACKGROUNDS = ((128, 128, 128), (185, 195, 205), (95, 110, 100), (225, 215, 195), (60, 65, 85))
 
 
+Words = frozenset[tuple[str, float, float]]
+
+
 @dataclass
 class Thing:
     """A shape or a digit in one frame."""
@@ -43,18 +46,18 @@ class Clip:
 
     Attributes:
         frames: RGB pictures.
-        words: per frame, the words for what is in it.
+        words: per frame, the words for what is in it and where: right and down, 0 to 1.
         questions: (kind, question, answer).
     """
 
     frames: list[NDArray[np.uint8]]
-    words: list[frozenset[str]]
+    words: list[Words]
     questions: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def words_for(things: Sequence[Thing]) -> frozenset[str]:
-    """Colours and kinds."""
-    return frozenset(word for thing in things for word in (thing.colour, thing.kind))
+def words_for(things: Sequence[Thing]) -> Words:
+    """Colours and kinds where they are."""
+    return frozenset((word, t.x / EDGE, t.y / EDGE) for t in things for word in (t.colour, t.kind))
 
 
 def render(rng: Generator) -> Clip:
@@ -77,9 +80,9 @@ def moving(rng: Generator) -> Clip:
     else:
         mover.x, mover.y = float(rng.uniform(35, EDGE - 35)), (start if dy > 0 else EDGE - start)
     background = _background(rng)
-    frames = []
-    words = [words_for(things)] * FRAMES
+    frames, words = [], []
     for _ in range(FRAMES):
+        words.append(words_for(things))
         frames.append(_draw(background, [*others, mover], rng))
         mover.x, mover.y = mover.x + dx * step, mover.y + dy * step
     named = f"The {mover.name} moves {direction}."

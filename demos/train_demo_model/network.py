@@ -77,7 +77,7 @@ class Network(nn.Module):
     def __init__(self, variant: int, rank: int, cache: Path, dtype: torch.dtype = torch.bfloat16):
         super().__init__()
         loaded = load_pretrained(LANGUAGE_MODEL, torch.device("cpu"), dtype)
-        tower = pretrained(variant, cache)
+        tower = pretrained(variant, cache).to(memory_format=torch.channels_last)
         self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
         self.tokenizer.chat_template = CHAT_TEMPLATE
         self.model = llava_around(loaded.model, tower.config, self.tokenizer.convert_tokens_to_ids(PLACEHOLDER))
@@ -126,6 +126,7 @@ class Network(nn.Module):
     def visual(self, maps: Tensor) -> Tensor:
         """Visual tokens of pictures from their maps at the first tap: ``[pictures, cells, width]``, float32."""
         tower = self.model.model.vision_tower
+        maps = maps.to(memory_format=torch.channels_last)
         tokens = tower.tokens([maps, *tower.maps(maps, first=self.split)])
         return self.model.model.multi_modal_projector(tokens)
 

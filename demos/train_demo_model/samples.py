@@ -273,7 +273,7 @@ def capital(text: str) -> str:
 
 def _questions(rng: Generator, number: int, scenes: int) -> int:
     """Few in the middle, many at the end."""
-    return max(4, scenes // 3) if number == scenes - 1 else int(rng.random() < 0.3)
+    return max(6, scenes * 2 // 3) if number == scenes - 1 else int(rng.random() < 0.3)
 
 
 # ---- rendered clips --------------------------------------------------------------------------------

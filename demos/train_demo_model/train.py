@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from align import Source, align, vocabulary, wanted, wanted_in_frames
+from align import Source, align, vocabulary, wanted_in_frames, wanted_in_pictures
 from captions import Picture, load_pictures
 from clips import Clip
 from features import clip_maps, photo_maps
@@ -35,12 +35,12 @@ from torch import Tensor
 CLIP_SEEDS = {"train": range(4000), "dev": range(1_000_000, 1_000_300)}
 RATES = {"projector": 1e-3, "encoder": 1e-4, "language model": 6e-4}
 WARM_UP, DECAY = 50, 0.2
-SEEING = {"pictures": 0.68, "streams": 0.05, "clips": 0.27}
-REMEMBERING = {"pictures": 0.45, "streams": 0.28, "long streams": 0.09, "clips": 0.18}
+SEEING = {"pictures": 0.6, "streams": 0.08, "clips": 0.32}
+REMEMBERING = {"pictures": 0.36, "streams": 0.32, "long streams": 0.1, "clips": 0.22}
 SEEING_SHARE = 0.4
 """Of the steps, how many teach to see before the rest teaches to remember what was seen."""
 
-ALIGN_EPOCHS, ALIGNED = 8, "aligned.pt"
+ALIGN_EPOCHS, ALIGNED = 6, "aligned.pt"
 BATCH_TOKENS = 1200
 LONGEST = 40
 """Scenes of a long stream; attention over more costs memory with their square."""
@@ -69,14 +69,21 @@ class Split:
             return self._photos[int(shown.mirrored), shown.index]
         return self._frames[shown.clip][shown.frame]
 
-    def sources(self, words: Sequence[str]) -> list[Source]:
-        """Photographs and frames of clips, to be aligned with words."""
+    def sources(self, words: Sequence[str], cells: int) -> tuple[list[Source], Tensor]:
+        """Photographs and frames of clips, to be aligned with words; and how frequent the words are."""
+        in_photos = wanted_in_pictures(self.pictures, words)
         frames = [m for maps in self._frames for m in maps]
         shown = [words for clip in self.clips for words in clip.words]
-        return [
-            Source(0.7, wanted(self.pictures, words), lambda rng, i: self._photos[int(rng.integers(2))][i]),
-            Source(0.3, wanted_in_frames(shown, words), lambda _, i: np.stack([frames[n] for n in i])),
-        ]
+        photos = Source(
+            0.7, len(in_photos), lambda i: in_photos[i], lambda rng, i: self._photos[int(rng.integers(2))][i]
+        )
+        rendered = Source(
+            0.3,
+            len(frames),
+            lambda i: wanted_in_frames([shown[n] for n in i], words, cells),
+            lambda _, i: np.stack([frames[n] for n in i]),
+        )
+        return [photos, rendered], in_photos.mean(0)
 
     def draw(self, rng: Generator, kind: str) -> list[Sample]:
         """Samples of one kind, about `BATCH_TOKENS` and more of them."""
@@ -227,7 +234,8 @@ def prepare(args: argparse.Namespace) -> None:
     splits = {name: Split(network, args.data, args.work, name) for name in CLIP_SEEDS}
     if not (args.work / ALIGNED).exists():
         words = vocabulary(splits["train"].pictures)
-        align(network, words, splits["train"].sources(words), ALIGN_EPOCHS, args.seed, args.work / ALIGNED)
+        sources, prior = splits["train"].sources(words, network.cells)
+        align(network, words, prior, sources, ALIGN_EPOCHS, args.seed, args.work / ALIGNED)
 
 
 def arguments() -> argparse.Namespace:
