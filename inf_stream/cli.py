@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeAlias
 
 from inf_stream.app.flags import (
     MODEL_FLAGS,
@@ -25,6 +25,9 @@ from inf_stream.app.questions import parse_duration, plan_questions
 from inf_stream.base.allocator import keep_one_arena
 from inf_stream.base.config import nearest
 from inf_stream.base.errors import ConfigError, InfStreamError
+
+if TYPE_CHECKING:
+    from inf_stream.app.saving import Keeping
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -44,6 +47,9 @@ examples:
   inf-stream ask lecture.mp4 "What is on the board?" --at 12:30 --at 45:00
   inf-stream ask rtsp://camera.local/door --questions questions.jsonl --duration 1:00:00 --json
   inf-stream ask photos/ "Which season is it?" --memory-map map.png --stats
+
+With --save the session outlives the program: tomorrow `inf-stream ask --resume FILE QUESTION` asks it about what it
+has seen, and `inf-stream ask --resume FILE VIDEO QUESTION` goes on with the stream.
 
 The question is asked once at every --at, or at the end if there is none; with the last answer the run ends, or goes
 on to --duration. A questions file has one JSON object a line: {"at_s": 750, "text": "What happened?"}. A recording
@@ -161,7 +167,9 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "video",
         metavar="VIDEO",
-        help="a file, a folder of images, camera:0, /dev/video0, rtsp://..., http(s)://..., or a recording",
+        nargs="?",
+        help="a file, a folder of images, camera:0, /dev/video0, rtsp://..., http(s)://..., or a recording; may be "
+        "left out with --resume",
     )
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="what you want to know")
     parser.add_argument(
@@ -169,6 +177,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--questions", metavar="FILE", type=Path, help="JSON lines with at_s and text")
     _add_stream_flags(parser)
+    _add_session_flags(parser)
     _add_output_flags(parser)
     add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
     add_configuration_flags(parser)
@@ -182,6 +191,7 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
         "--then", metavar="QUESTION", action="append", default=[], help="ask this after the piped text; repeatable"
     )
     _add_stream_flags(parser)
+    _add_session_flags(parser)
     _add_output_flags(parser)
     add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
     add_configuration_flags(parser)
@@ -215,6 +225,18 @@ def _add_stream_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--record", metavar="FOLDER", type=Path, help="write what the model is given into a recording")
 
 
+def _add_session_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("session")
+    group.add_argument(
+        "--save",
+        metavar="FILE",
+        type=Path,
+        help="keep the session in this file, while it runs and at its end; readable by you alone, not encrypted",
+    )
+    group.add_argument("--save-every", metavar="TIME", help="wall time between two saves [default: 1:00]")
+    group.add_argument("--resume", metavar="FILE", type=Path, help="go on with a session that was kept with --save")
+
+
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -233,12 +255,16 @@ def _ask(arguments: argparse.Namespace) -> int:
     given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
     settings = merge(arguments.config, given)
     _refuse_early(arguments)
+    _place_words(arguments)
     planned = plan_questions(arguments.question, arguments.at, arguments.questions)
     from inf_stream.app.ask import AskRequest, ask
     from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.running import Output
+    from inf_stream.app.saving import saved_settings
 
-    if is_recording(arguments.video):
+    if arguments.resume is not None:
+        settings = merge(arguments.config, given, saved_settings(arguments.resume))
+    elif is_recording(arguments.video):
         settings = merge(arguments.config, given, recorded_settings(Path(arguments.video)))
 
     return ask(
@@ -253,15 +279,40 @@ def _ask(arguments: argparse.Namespace) -> int:
             duration=arguments.duration,
             loop=arguments.loop,
             record=arguments.record,
+            keeping=_keeping(arguments),
         )
     )
 
 
+def _place_words(arguments: argparse.Namespace) -> None:
+    """A resumed session needs no VIDEO: one word alone is then the QUESTION, unless something lies there."""
+    if arguments.video is None:
+        if arguments.resume is None:
+            raise ConfigError("no VIDEO is named; see inf-stream ask --help")
+    elif arguments.resume is not None and arguments.question is None and arguments.questions is None:
+        arguments.video, arguments.question = None, arguments.video
+
+
+def _keeping(arguments: argparse.Namespace) -> "Keeping":
+    from inf_stream.app.saving import Keeping
+
+    every_ns = parse_duration(arguments.save_every, "--save-every")
+    if every_ns is not None and arguments.save is None:
+        raise ConfigError("--save-every says how often, but not where; add --save FILE")
+    more = {} if every_ns is None else {"every_ns": every_ns}
+    return Keeping(save=arguments.save, resume=arguments.resume, **more)
+
+
 def _chat(arguments: argparse.Namespace) -> int:
-    settings = merge(arguments.config, overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS))
+    given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
+    settings = merge(arguments.config, given)
     _refuse_early(arguments)
     from inf_stream.app.chat import ChatRequest, chat
     from inf_stream.app.running import Output
+    from inf_stream.app.saving import saved_settings
+
+    if arguments.resume is not None:
+        settings = merge(arguments.config, given, saved_settings(arguments.resume))
 
     return chat(
         ChatRequest(
@@ -272,6 +323,7 @@ def _chat(arguments: argparse.Namespace) -> int:
             duration=arguments.duration,
             loop=arguments.loop,
             record=arguments.record,
+            keeping=_keeping(arguments),
         )
     )
 
@@ -279,6 +331,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _refuse_early(arguments: argparse.Namespace) -> None:
     """Refuse what can be judged before the slow imports."""
     parse_duration(arguments.duration)
+    parse_duration(arguments.save_every, "--save-every")
     if arguments.memory_map is not None:
         require_memory_map(arguments.memory_map)
 

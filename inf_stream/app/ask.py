@@ -2,15 +2,16 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, parse_duration
 from inf_stream.app.recordings import is_recording, recorded
-from inf_stream.app.reports import Screen
+from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Output, draw_map, run_stream
+from inf_stream.app.saving import Keeping, Past, kept, no_source, resume
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.base.clock import seconds
 from inf_stream.base.config import Settings
@@ -28,7 +29,7 @@ class AskRequest:
     """What the command line asks for.
 
     Attributes:
-        video: address of the video, or folder of a recording.
+        video: address of the video, or folder of a recording; None asks a resumed session about what it has seen.
         planned: what is asked and when (`plan_questions` of the three below).
         question: asked at each time in `at`, or at the end.
         at: stream times as written.
@@ -38,9 +39,10 @@ class AskRequest:
         duration: how much of the stream to take in, as written.
         loop: play the video again and again.
         record: folder for a recording.
+        keeping: what the session is saved to, and resumed from.
     """
 
-    video: str
+    video: str | None
     planned: Sequence[PlannedQuestion]
     question: str | None
     at: Sequence[str]
@@ -50,6 +52,7 @@ class AskRequest:
     duration: str | None = None
     loop: bool = False
     record: Path | None = None
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 def ask(request: AskRequest) -> int:
@@ -62,12 +65,16 @@ def ask(request: AskRequest) -> int:
     screen = Screen.standard()
     until_ns = parse_duration(request.duration)
     request.output.check()
+    request.keeping.check(request.record)
     check_settings(request.settings)
-    if is_recording(request.video):
+    if request.video is not None and is_recording(request.video):
         _replay(request, screen)
         return 0
     if not request.planned:
         raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
+    if request.video is None:
+        _watch(request, screen, no_source(), None)
+        return 0
     require_sight(request.settings.model.name)
     with open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns) as source:
         _watch(request, screen, source, until_ns)
@@ -86,30 +93,48 @@ def open_video(address: str, settings: Settings, *, loop: bool, until_ns: int | 
 
 
 def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | None) -> None:
-    planned = request.planned
+    planned, address, keeping = request.planned, request.video or "", request.keeping
     lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns != _ENDLESS_NS]
-    name = source.describe() if "://" in request.video else Path(request.video).name
+    name = source.describe() if "://" in address else Path(address).name
     progress = StreamProgress(screen.errors, name, seconds(min(lengths_ns)) if lengths_ns else None)
     report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
-        engine = load_engine(request.settings, screen, sees=True)
+        engine = load_engine(request.settings, screen, sees=request.video is not None)
+        past = None
+        if keeping.resume is not None:
+            past = resume(engine, keeping.resume)
+            source, until_ns = _behind(past, source, request, report, until_ns)
         require_questions_fit(engine, planned)
-        assert engine.model.vision is not None, "checked when it was loaded"
-        source.frame_size = engine.model.vision.frame_size
+        if engine.model.vision is not None:
+            source.frame_size = engine.model.vision.frame_size
         if source.live and until_ns is None and any(q.at_ns is None for q in planned):
             report.note(f"{source.describe()} is live: press Ctrl-C to end it and have the question answered")
+        begin_ns = 0 if past is None else past.now_ns
         try:
-            run_stream(
-                engine,
-                ScheduledStream(source, planned, in_order=not source.live, until_ns=until_ns),
-                report,
-                request.settings.source,
-                live=source.live,
-                live_until_ns=until_ns if source.live else None,
-                observer=observer,
-            )
+            with kept(engine, keeping, past, request.settings, request.video, screen.note) as running:
+                run_stream(
+                    running,
+                    ScheduledStream(source, planned, in_order=not source.live, until_ns=until_ns, begin_ns=begin_ns),
+                    report,
+                    request.settings.source,
+                    live=source.live,
+                    live_until_ns=until_ns - begin_ns if source.live and until_ns is not None else None,
+                    observer=observer,
+                )
         finally:
             draw_map(engine, request.output.memory_map, report)
+
+
+def _behind(
+    past: Past, source: Source, request: AskRequest, report: Report, until_ns: int | None
+) -> tuple[Source, int | None]:
+    """What comes after a resumed session, and when it ends: a duration counts from there."""
+    report.note(past.describe())
+    if request.video is None:
+        return source, None
+    behind, told = past.behind(source, request.video, loop=request.loop)
+    report.note(told)
+    return behind, None if until_ns is None else until_ns + past.now_ns
 
 
 def _replay(request: AskRequest, screen: Screen) -> None:
@@ -120,12 +145,14 @@ def _replay(request: AskRequest, screen: Screen) -> None:
         (request.duration is not None, "--duration"),
         (request.loop, "--loop"),
         (request.record is not None, "--record"),
+        (request.keeping.save is not None, "--save"),
+        (request.keeping.resume is not None, "--resume"),
     ):
         if given:
             raise ConfigError(
                 f"'{request.video}' is a recording, which brings its own questions and length along; leave {name} out"
             )
-    recording = Recording(Path(request.video))
+    recording = Recording(Path(request.video or ""))
     report = request.output.report(screen, StreamProgress(screen.errors, recording.folder.name, None), questions=True)
     engine = load_engine(request.settings, screen, sees=False)
     try:

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_quest
 from inf_stream.app.recordings import recorded
 from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Output, draw_map, run_stream
+from inf_stream.app.saving import Keeping, Past, kept, resume
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.terminal import Lines
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError, SourceError
 from inf_stream.engine.engine import Engine
+from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.session.interrupt import run_interruptible
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.loop import Observer, SessionLoop, engine_worker
@@ -42,6 +44,7 @@ class ChatRequest:
         duration: how much of the video to take in, as written.
         loop: play the video again and again.
         record: folder for a recording.
+        keeping: what the session is saved to, and resumed from.
     """
 
     video: str | None
@@ -51,6 +54,7 @@ class ChatRequest:
     duration: str | None = None
     loop: bool = False
     record: Path | None = None
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 def chat(request: ChatRequest) -> int:
@@ -64,6 +68,7 @@ def chat(request: ChatRequest) -> int:
     _check(request)
     planned = [q for text in request.then for q in plan_questions(text, (), None)]
     request.output.check()
+    request.keeping.check(request.record)
     check_settings(request.settings)
     if planned:
         return _read_text(request, planned, screen)
@@ -89,16 +94,27 @@ def _read_text(request: ChatRequest, planned: Sequence[PlannedQuestion], screen:
     report = request.output.report(screen, progress, questions=len(planned) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=False)
+        past = _past(request, engine, report)
         require_questions_fit(engine, planned)
-        source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: 0)
-        stream = ScheduledStream(source, planned, in_order=True)
+        begin_ns = 0 if past is None else past.now_ns
+        source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: begin_ns)
+        stream = ScheduledStream(source, planned, in_order=True, begin_ns=begin_ns)
         try:
-            run_stream(engine, stream, report, request.settings.source, live=False, observer=observer)
+            with kept(engine, request.keeping, past, request.settings, None, screen.note) as running:
+                run_stream(running, stream, report, request.settings.source, live=False, observer=observer)
         finally:
             draw_map(engine, request.output.memory_map, report)
         if not report.throughput.characters:
             report.note("nothing was piped in: the questions were asked about an empty text")
     return 0
+
+
+def _past(request: ChatRequest, engine: Engine, report: Report) -> Past | None:
+    if request.keeping.resume is None:
+        return None
+    past = resume(engine, request.keeping.resume)
+    report.note(past.describe())
+    return past
 
 
 # ---- a conversation --------------------------------------------------------------------------------
@@ -110,13 +126,20 @@ def _converse(request: ChatRequest, screen: Screen) -> int:
     if request.video is not None:
         require_sight(request.settings.model.name)
         source = open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns)
-        source = source if source.live else PacedSource(source)
     report = request.output.report(screen, times=source is not None)
     try:
         with recorded(request.record, request.settings, report.note) as observer:
             engine = load_engine(request.settings, screen, sees=source is not None)
+            past = _past(request, engine, report)
+            if past is not None and source is not None and request.video is not None:
+                source, told = past.behind(source, request.video, loop=request.loop)
+                report.note(told)
+                until_ns = None if until_ns is None else until_ns + past.now_ns
+            if source is not None and not source.live:
+                source = PacedSource(source)
             try:
-                _hold(request, screen, report, engine, source, until_ns, observer)
+                with kept(engine, request.keeping, past, request.settings, request.video, screen.note) as running:
+                    _hold(request, screen, report, engine, running, source, until_ns, observer)
             finally:
                 draw_map(engine, request.output.memory_map, report)
     finally:
@@ -130,6 +153,7 @@ def _hold(
     screen: Screen,
     report: Report,
     engine: Engine,
+    running: SteppedEngine,
     source: Source | None,
     until_ns: int | None,
     observer: Observer | None,
@@ -143,7 +167,7 @@ def _hold(
     if source is not None:
         assert engine.model.vision is not None, "checked when it was loaded"
         source.frame_size = engine.model.vision.frame_size
-        stream = ScheduledStream(source, (), in_order=False, until_ns=until_ns)
+        stream = ScheduledStream(source, (), in_order=False, until_ns=until_ns, begin_ns=engine.now_ns)
 
     def prompt() -> None:
         if typed and not request.output.json:
@@ -154,7 +178,7 @@ def _hold(
         with engine_worker() as worker:
             conversation = Conversation(engine, worker, report, prompt=prompt, one_by_one=not typed)
             loop = SessionLoop(
-                FirstFrameGuard(engine), limits=limits, emit=conversation.show, worker=worker, observer=observer
+                FirstFrameGuard(running), limits=limits, emit=conversation.show, worker=worker, observer=observer
             )
             lines = Lines(sys.stdin)
 

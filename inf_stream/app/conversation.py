@@ -15,7 +15,7 @@ from inf_stream.app.questions import MOST_CHARACTERS
 from inf_stream.app.reports import Report
 from inf_stream.app.terminal import Lines
 from inf_stream.app.text_report import stats_line
-from inf_stream.base.clock import nanoseconds
+from inf_stream.base.clock import nanoseconds, seconds
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import (
     AnswerCancelled,
@@ -55,7 +55,7 @@ class Conversation:
     ):
         self._engine, self._worker, self._report = engine, worker, report
         self._prompt, self._one_by_one, self._clock = prompt, one_by_one, clock
-        self._began_s = clock()
+        self._began_s = clock() - seconds(engine.now_ns)
         self._video_ns: int | None = None
         self._numbers = count(1)
         self._open: list[str] = []

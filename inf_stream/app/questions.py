@@ -46,8 +46,8 @@ def plan_questions(question: str | None, at: Sequence[str], file: Path | None) -
     return tuple(sorted(planned, key=lambda q: math.inf if q.at_ns is None else q.at_ns))
 
 
-def parse_duration(text: str | None) -> int | None:
-    """`--duration` in nanoseconds.
+def parse_duration(text: str | None, flag: str = "--duration") -> int | None:
+    """The time a flag was given, in nanoseconds.
 
     Raises:
         ConfigError: it is not a time, or zero.
@@ -57,9 +57,9 @@ def parse_duration(text: str | None) -> int | None:
     try:
         duration_ns = parse_clock(text)
     except ConfigError as error:
-        raise ConfigError(f"--duration: {error}") from error
+        raise ConfigError(f"{flag}: {error}") from error
     if duration_ns == 0:
-        raise ConfigError(f"--duration is {text}; give more than 0 seconds")
+        raise ConfigError(f"{flag} is {text}; give more than 0 seconds")
     return duration_ns
 
 

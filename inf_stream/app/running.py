@@ -18,6 +18,7 @@ from inf_stream.base.clock import seconds
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.events import InputEvent
 from inf_stream.engine.engine import Engine
+from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.session.interrupt import run_interruptible
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.loop import Observer, SessionLoop, engine_worker
@@ -67,7 +68,7 @@ class Stream(Protocol):
 
 
 def run_stream(
-    engine: Engine,
+    engine: SteppedEngine,
     stream: Stream,
     report: Report,
     settings: SourceSettings,

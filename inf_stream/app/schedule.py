@@ -15,18 +15,24 @@ class ScheduledStream:
 
     A question for time T comes before the first event later than T. With `in_order` it is asked of exactly the stream
     before it; without (live streams) it goes first. Unless `until_ns` is given, the stream ends when none of its
-    questions is left; one without any questions goes on to its end. One thread iterates; `close` may be called from
-    any: the source ends, and the questions for the end are still asked.
+    questions is left; one without any questions goes on to its end. `begin_ns` is where a resumed stream was left. One
+    thread iterates; `close` may be called from any: the source ends, and the questions for the end are still asked.
     """
 
     def __init__(
-        self, source: Source, planned: Sequence[PlannedQuestion], *, in_order: bool, until_ns: int | None = None
+        self,
+        source: Source,
+        planned: Sequence[PlannedQuestion],
+        *,
+        in_order: bool,
+        until_ns: int | None = None,
+        begin_ns: int = 0,
     ):
         self._ends_with_last = bool(planned) and until_ns is None
         self._source = source
         self._timed = deque(sorted(((q.at_ns, q) for q in planned if q.at_ns is not None), key=lambda pair: pair[0]))
         self._at_end = [q for q in planned if q.at_ns is None]
-        self._in_order, self._until_ns = in_order, until_ns
+        self._in_order, self._until_ns, self._begin_ns = in_order, until_ns, begin_ns
         self._numbers = count(1)
         self._events = self._make_events()
 
@@ -41,7 +47,7 @@ class ScheduledStream:
         self._source.close()
 
     def _make_events(self) -> Iterator[SourceEvent | QuestionAsked]:
-        last_ns = gap_ns = 0
+        last_ns, gap_ns = self._begin_ns, 0
         until_ns, end_ns = self._until_ns, None
         for event in self._source:
             at_ns = event_time_ns(event)

@@ -21,5 +21,9 @@ class BudgetError(InfStreamError):
     """A piece of the stream does not fit the cache budget."""
 
 
+class StateError(InfStreamError):
+    """A saved session cannot be written or read, or belongs to another model or other settings."""
+
+
 class SessionError(InfStreamError):
     """An event arrived that the session cannot take in its present state."""

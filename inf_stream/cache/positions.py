@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 
 
@@ -46,6 +47,22 @@ class SegmentCursor:
         self.next = torch.zeros(rows, dtype=torch.int64, device=device)
         self.start = torch.zeros(rows, dtype=torch.int64, device=device)
         self.segment: int | None = None
+
+    def state(self) -> State:
+        """Where the next tokens go."""
+        return State({"next": self.next, "start": self.start}, {"segment": self.segment})
+
+    def restore(self, state: State) -> None:
+        """Take over what `state` of a cursor of as many rows gave.
+
+        Raises:
+            StateError: it does not fit this cursor; nothing was taken over.
+        """
+        rows = tuple(self.next.shape)
+        following, start = (state.tensor(name, rows, torch.int64) for name in ("next", "start"))
+        segment = None if state.facts.get("segment") is None else state.count("segment")
+        self.next, self.start = following.to(self.next.device), start.to(self.start.device)
+        self.segment = segment
 
     def place(self, tags: TokenTags) -> tuple[Int[Tensor, "3 rows tokens"], "SegmentCursor"]:
         """Positions of new tokens, and the cursor behind them; this cursor is left as it was."""

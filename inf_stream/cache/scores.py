@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from inf_stream.base.errors import StateError
+from inf_stream.base.state import State
+
 
 def attention_received(
     queries: Float[Tensor, "query_heads window head_dim"],
@@ -86,6 +89,23 @@ class QueryWindow:
     ) -> Float[Tensor, "rows used"]:
         """Attention each used slot of one layer receives from the valid queries."""
         return attention_received(self.latest(layer), rotated_keys, used, self._scaling[layer], rows)
+
+    def state(self) -> State:
+        """The ring and how far it was written."""
+        return State({"ring": self._ring}, {"scaling": self._scaling, "seen": self._seen, "valid": self._valid})
+
+    def restore(self, state: State) -> None:
+        """Take over what `state` of a window of the same size gave.
+
+        Raises:
+            StateError: it does not fit this window; nothing was taken over.
+        """
+        ring = state.tensor("ring", tuple(self._ring.shape), self._ring.dtype)
+        scaling, seen, valid = state.fact("scaling", list), state.count("seen"), state.count("valid")
+        if [type(s) for s in scaling] != [float] * len(self._scaling) or valid > min(seen, self.window):
+            raise StateError("the saved session has a retrieval window that does not fit this model")
+        self._ring.copy_(ring)
+        self._scaling, self._seen, self._valid = list(scaling), seen, valid
 
     def bytes(self) -> int:
         """Memory of the ring."""

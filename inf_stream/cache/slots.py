@@ -13,9 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from inf_stream.base.errors import StateError
+from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 
 FIELDS = ("index", "time_ns", "frame", "segment", "visual")
+_COUNTS = ("used", "tokens_seen", "frames_seen", "opening_tokens")
 BYTES_PER_TOKEN = (len(FIELDS) + 3) * torch.int64.itemsize
 """Bookkeeping of one token in one row: the fields, and an offset for each axis."""
 
@@ -99,6 +102,38 @@ class SlotTable:
             tuple(self._newest_frames),
             self.opening_tokens,
         )
+
+    def state(self) -> State:
+        """The used slots and the counts."""
+        tensors = {name: plane[..., : self.used] for name, plane in self.planes.items()}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return State(
+            {**tensors, "offsets": self.offsets[..., : self.used]},
+            {**counts, "newest_frames": [list(pair) for pair in self._newest_frames]},
+        )
+
+    def restore(self, state: State) -> None:
+        """Take over what `state` of a table of the same size gave.
+
+        Raises:
+            StateError: it does not fit this table; nothing was taken over.
+        """
+        counts = {name: state.count(name) for name in _COUNTS}
+        used = counts["used"]
+        if used > self.capacity:
+            raise StateError(f"the saved session holds {used} tokens; the cache has {self.capacity} slots")
+        shape = (self.layers, self.rows, used)
+        planes = {name: state.tensor(name, shape, torch.int64) for name in FIELDS}
+        offsets = state.tensor("offsets", (3, *shape), torch.int64)
+        newest = state.fact("newest_frames", list)
+        if not all(isinstance(pair, list) and [type(n) for n in pair] == [int, int] for pair in newest):
+            raise StateError("the saved session has something else than pairs of numbers as 'newest_frames'")
+        for name, plane in planes.items():
+            self.planes[name][..., :used] = plane.to(self.device)
+        self.offsets[..., :used] = offsets.to(self.device)
+        for name, value in counts.items():
+            setattr(self, name, value)
+        self._newest_frames = [(frame, index) for frame, index in newest]
 
     def check(self) -> None:
         """Assert the invariants: indices rise along each row, and the newest token is everywhere."""

@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from inf_stream.base.errors import StateError
 from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, Table, rotate
+from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 from inf_stream.cache.attend import attend, chunk_mask
 from inf_stream.cache.planes import KeyValuePlanes
@@ -97,6 +99,56 @@ class StreamCache:
     def kept_times_ns(self) -> Int[Tensor, "layers rows kept"]:
         """Stream time of every kept token, on the CPU."""
         return self.slots.planes["time_ns"][:, :, : self.slots.used].cpu().clone()
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything that later steps depend on; valid until the next step. A step that is open counts for nothing."""
+        used = self.slots.used
+        tensors = {name: plane[:, :, :used] for name, plane in self._kept_planes().items()}
+        if self._accumulated is not None:
+            tensors["accumulated"] = self._accumulated[..., :used]
+        parts = {"slots": self.slots.state(), "cursor": self._cursor.state()}
+        if self.window is not None:
+            parts["window"] = self.window.state()
+        whole = State.of(parts, evictions=self.evictions, since_eviction=self._since_eviction)
+        return State(tensors | whole.tensors, whole.facts)
+
+    def restore(self, state: State) -> None:
+        """Go on where a cache of the same model, policy and sizes was when its `state` was taken.
+
+        Raises:
+            StateError: it does not fit this cache, which then must not be used any more.
+        """
+        evictions, since = state.count("evictions"), state.count("since_eviction")
+        used = state.part("slots").count("used")
+        if not self.policy.bounded and used > self.capacity_tokens:
+            self._grow(round_up(used, SLOT_GRID))
+        self.slots.restore(state.part("slots"))
+        self._cursor.restore(state.part("cursor"))
+        if self.window is not None:
+            self.window.restore(state.part("window"))
+        layout = self.layout
+        shape = (layout.layers, layout.kv_heads, used, layout.head_dim)
+        for name, plane in self._kept_planes().items():
+            plane[:, :, :used] = state.tensor(name, shape, layout.dtype)
+        if self._accumulated is not None:
+            rows = (layout.layers, self._rows, used)
+            self._accumulated[..., :used] = state.tensor("accumulated", rows, self._accumulated.dtype)
+        self.evictions, self._since_eviction = evictions, since
+        self._open = None
+        self._refuse_nonsense()
+
+    def _refuse_nonsense(self) -> None:
+        try:
+            self.slots.check()
+        except AssertionError as error:
+            raise StateError(f"the saved session cannot be: {error}") from error
+
+    def _kept_planes(self) -> dict[str, Tensor]:
+        """Rotated keys too: since the last eviction they stand where they were written, not where they would be."""
+        planes = self.planes
+        return {"raw_keys": planes.raw_keys, "values": planes.values, "rotated_keys": planes.rotated_keys}
 
     # ---- a step ------------------------------------------------------------------------------------
 

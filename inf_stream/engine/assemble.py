@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inf_stream.base.errors import StateError
 from inf_stream.base.events import Frame
+from inf_stream.base.state import State
 from inf_stream.base.tokens import NO_FRAME, TokenTags
 from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.stream_model import StreamModel
@@ -86,6 +88,29 @@ class Assembler:
         except BaseException:
             self.turn, self._segment = before
             raise
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    @property
+    def now_ns(self) -> int:
+        """The latest stream time."""
+        return self._now_ns
+
+    def state(self) -> State:
+        """Whose turn it is, and when."""
+        return State(facts={"turn": self.turn.value, "segment": self._segment, "now_ns": self._now_ns})
+
+    def restore(self, state: State) -> None:
+        """Go on where another assembler was.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        turn = state.fact("turn", str)
+        if turn not in {t.value for t in Turn if t is not Turn.ANSWER}:
+            raise StateError(f"the saved session is in the unknown state '{turn}'; it cannot be used")
+        self._segment, self._now_ns = state.count("segment"), state.count("now_ns")
+        self.turn = Turn(turn)
 
     # ---- inside ------------------------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
 """The engine: frames, text and questions become cache entries and tokens, one bounded step a call."""
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -11,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inf_stream.base.config import AnswerSettings
-from inf_stream.base.errors import BudgetError, ModelError, SessionError
+from inf_stream.base.errors import BudgetError, ModelError, SessionError, StateError
 from inf_stream.base.events import FinishReason, Frame, Question
+from inf_stream.base.state import State
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Assembler, Turn
 from inf_stream.engine.pixels import fit_pixels
@@ -188,6 +191,72 @@ class Engine:
             "process_bytes": self._process.memory_info().rss,
             "policy": self.cache.policy.name,
         } | ({} if first_token_s is None else {"first_token_cpu_s": round(first_token_s, 4)})
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    @property
+    def now_ns(self) -> int:
+        """The latest stream time, and with it where a restored session goes on."""
+        return self._assembler.now_ns
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is open."""
+        return self._open is not None
+
+    def state(self) -> State:
+        """Everything that later answers depend on, but for the weights; valid until the next step.
+
+        Raises:
+            SessionError: an answer is open.
+        """
+        self._require_no_answer()
+        counts = {name: getattr(self._counts, name) for name in ("frames", "answers", "frame_tokens")}
+        return State.of(
+            {"cache": self.cache.state(), "assembler": self._assembler.state(), "counts": State(facts=counts)},
+            weights=self.model.fingerprint(),
+            policy=self._policy_facts(),
+            sizes=self._size_facts(),
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on where another engine was: with the same weights, policy and sizes, to the same answers.
+
+        Raises:
+            StateError: the state is another model's, or of other settings. An engine that raised it must not be
+                used any more.
+            SessionError: this engine has taken something in already.
+        """
+        if self._assembler.turn is not Turn.UNOPENED:
+            raise SessionError("a session can be restored into a fresh engine only")
+        if state.fact("weights", str) != self.model.fingerprint():
+            raise StateError("the saved session is one of another model, or of the same in another number format")
+        for name, own in (("policy", self._policy_facts()), ("sizes", self._size_facts())):
+            saved = state.fact(name, dict)
+            for key in dict.fromkeys([*own, *saved]):
+                if own.get(key) != saved.get(key):
+                    raise StateError(
+                        f"the saved session has {key} {saved.get(key)}, this one {own.get(key)}; resume it with the "
+                        "settings it was saved with"
+                    )
+        counts = state.part("counts")
+        self._counts.frames, self._counts.answers = counts.count("frames"), counts.count("answers")
+        if counts.facts.get("frame_tokens") is not None:
+            self._counts.frame_tokens = counts.count("frame_tokens")
+        self.cache.restore(state.part("cache"))
+        self._assembler.restore(state.part("assembler"))
+
+    def _policy_facts(self) -> dict[str, Any]:
+        policy = self.cache.policy
+        return {"policy": policy.name} | dataclasses.asdict(policy)
+
+    def _size_facts(self) -> dict[str, Any]:
+        cache = self.cache
+        return {
+            "budget_tokens": cache.budget_tokens,
+            "chunk_tokens": cache.chunk_tokens,
+            "evict_every_tokens": cache.evict_every_tokens,
+        }
 
     # ---- inside ------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from inf_stream.base.events import FinishReason, Frame, Question
+from inf_stream.base.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,18 @@ class SteppedEngine(Protocol):
 
     def stats(self) -> dict[str, float | int | str]:
         """Counts and sizes now (tokens seen and kept, cache bytes, ...)."""
+        ...
+
+
+@runtime_checkable
+class SavedEngine(SteppedEngine, Protocol):
+    """An engine whose state can be taken between two answers."""
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is open."""
+        ...
+
+    def state(self) -> State:
+        """Everything that later answers depend on, but for the weights; valid until the next step."""
         ...

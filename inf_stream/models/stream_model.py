@@ -1,5 +1,7 @@
 """A transformers model as the engine sees it: embed, encode, forward against a cache, logits."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +18,8 @@ from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.families import Family, family_of
 from inf_stream.models.template import TurnTemplate, turn_template
 from inf_stream.models.weights import LoadedWeights
+
+_FINGERPRINT_NUMBERS = 16
 
 
 class StreamModel:
@@ -46,6 +50,7 @@ class StreamModel:
         self.vision = self.family.vision(weights, frame_tokens)
         self.turns: TurnTemplate = turn_template(weights.tokenizer, system_prompt)
         self.stop_ids = self._stop_ids()
+        self._fingerprint: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +115,17 @@ class StreamModel:
         if wants_first and ids[:1].tolist() != [first]:
             ids = torch.cat((torch.tensor([first]), ids))
         return ids
+
+    def fingerprint(self) -> str:
+        """Tells these weights from others without reading all of them: names, shapes, format, and a piece of each."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for name, weight in sorted(self.weights.model.state_dict().items()):
+                piece = weight.flatten()[:: max(1, weight.numel() // _FINGERPRINT_NUMBERS)][:_FINGERPRINT_NUMBERS]
+                digest.update(json.dumps([name, list(weight.shape), str(weight.dtype)]).encode())
+                digest.update(piece.float().cpu().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
     def _stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer: the model's own, and the one that closes its turn in the template."""

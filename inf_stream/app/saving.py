@@ -1,0 +1,239 @@
+"""Sessions that outlive the process: snapshots while a stream runs, and going on from one."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from inf_stream.app.outputs import require_writable
+from inf_stream.base.clock import NS_PER_S, format_clock, nanoseconds
+from inf_stream.base.config import Settings, settings_from_mapping
+from inf_stream.base.errors import ConfigError, StateError
+from inf_stream.base.events import Frame
+from inf_stream.base.state import State, read_facts, read_state, write_state
+from inf_stream.engine.engine import Engine
+from inf_stream.engine.forwarding import ForwardingEngine
+from inf_stream.engine.protocol import SavedEngine
+from inf_stream.sources import NoSource, ResumedSource, Source
+
+SAVE_EVERY_S = 60
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a session comes from and where it is kept.
+
+    Attributes:
+        save: file for the session, written while it runs and at its end, or None.
+        every_ns: wall time between two snapshots.
+        resume: file of the session to go on with, or None.
+    """
+
+    save: Path | None = None
+    every_ns: int = SAVE_EVERY_S * NS_PER_S
+    resume: Path | None = None
+
+    def check(self, record: Path | None) -> None:
+        """Refuse what cannot be done before anything slow starts.
+
+        Raises:
+            ConfigError: the session cannot be saved there, or is to be recorded although it has a past.
+            StateError: there is no session to go on with.
+        """
+        if self.save is not None:
+            require_writable(self.save, "saved session")
+        if self.resume is not None:
+            read_facts(self.resume)
+            if record is not None:
+                raise ConfigError("a recording begins with a fresh session; leave --record or --resume out")
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is known of a session that was restored.
+
+    Attributes:
+        path: of its file.
+        video: address of its stream, or None for text.
+        now_ns: stream time it had reached.
+        frames: how many frame numbers were used up.
+        saved_s: when it was saved, as `time.time` has it.
+    """
+
+    path: Path
+    video: str | None
+    now_ns: int
+    frames: int
+    saved_s: float
+
+    def describe(self) -> str:
+        """For people, with what was lost since."""
+        when = datetime.fromtimestamp(self.saved_s, timezone.utc).astimezone()
+        return f"resumed '{self.path}' at {format_clock(self.now_ns)}, saved {when:%Y-%m-%d %H:%M:%S}"
+
+    def lost_ns(self, now_s: Callable[[], float] = time) -> int:
+        """Wall time since the session was saved."""
+        return max(0, nanoseconds(now_s() - self.saved_s))
+
+    def behind(self, source: Source, address: str, *, loop: bool) -> tuple[Source, str]:
+        """A stream to go on with, and what to tell of it.
+
+        A file goes on where it was left, a live stream as much later as the clock says, and anything else one second
+        after what was seen.
+        """
+        if source.live:
+            later_ns = self.now_ns + self.lost_ns()
+            missed = f"{self.lost_ns() / NS_PER_S:.0f} s of the stream were not seen"
+            return ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames), missed
+        if address == self.video and not loop:
+            again = ResumedSource(source, skip_ns=self.now_ns, later_ns=0, first_number=self.frames)
+            return again, f"'{address}' goes on from {format_clock(self.now_ns)}; nothing of it is lost"
+        later_ns = self.now_ns + NS_PER_S
+        later = ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames)
+        return later, f"'{address}' follows from {format_clock(later_ns)} on"
+
+
+def saved_settings(path: Path) -> Settings:
+    """The settings a session was saved with.
+
+    Raises:
+        StateError: the file is no saved session, or damaged.
+        ConfigError: it was saved by a version with other settings.
+    """
+    try:
+        return settings_from_mapping(read_facts(path).get("settings", {}))
+    except ConfigError as error:
+        raise ConfigError(f"saved session '{path}' was made with other settings than there are: {error}") from error
+
+
+def resume(engine: Engine, path: Path) -> Past:
+    """Restore a session into a fresh engine.
+
+    Raises:
+        StateError: the file is damaged, or of another model or other settings.
+    """
+    state = read_state(path)
+    engine.restore(state.part("engine"))
+    video = state.facts.get("video")
+    return Past(
+        path,
+        video if isinstance(video, str) else None,
+        engine.now_ns,
+        state.count("frame_numbers"),
+        float(state.fact("saved_s", float)),
+    )
+
+
+def no_source() -> Source:
+    """A stream without anything, for questions about the past alone."""
+    return NoSource()
+
+
+class Snapshots(ForwardingEngine):
+    """An engine that is saved to a file now and then, between two steps.
+
+    What is saved is copied on the engine's thread and written on another; while one is being written no other is
+    begun, so there is one copy at most.
+
+    Args:
+        engine: is saved.
+        keeping: where to and how often.
+        facts: kept beside it.
+        warn: told, from any thread, of a snapshot that could not be written.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        engine: SavedEngine,
+        keeping: Keeping,
+        facts: dict[str, Any],
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = monotonic,
+    ):
+        super().__init__(engine)
+        assert keeping.save is not None, "made to save"
+        self._whole, self._path, self._facts, self._warn, self._clock = engine, keeping.save, facts, warn, clock
+        self._every_s = keeping.every_ns / NS_PER_S
+        self._due_s = clock() + self._every_s
+        self._frame_numbers = int(facts.get("frame_numbers", 0))
+        self._writing: threading.Thread | None = None
+
+    def ingest_frames(self, frames: Sequence[Frame]) -> None:
+        """As the engine's; then a snapshot if one is due."""
+        super().ingest_frames(frames)
+        self._frame_numbers = max(self._frame_numbers, frames[-1].number + 1)
+        self._save_if_due()
+
+    def ingest_text(self, text: str, at_ns: int) -> None:
+        """As the engine's; then a snapshot if one is due."""
+        super().ingest_text(text, at_ns)
+        self._save_if_due()
+
+    def end_answer(self) -> int:
+        """As the engine's; then a snapshot if one is due."""
+        tokens = super().end_answer()
+        self._save_if_due()
+        return tokens
+
+    def close(self) -> None:
+        """Save what there is now. An engine that broke off in an answer leaves the latest snapshot in place.
+
+        Raises:
+            StateError: it cannot be written.
+        """
+        if self._writing is not None:
+            self._writing.join()
+        if not self._whole.is_answering:
+            write_state(self._state().on_cpu(), self._path)
+
+    def _save_if_due(self) -> None:
+        if self._clock() < self._due_s or (self._writing is not None and self._writing.is_alive()):
+            return
+        self._writing = threading.Thread(target=self._write, args=(self._state().on_cpu(),), name="inf-stream-saving")
+        self._writing.start()
+        self._due_s = self._clock() + self._every_s
+
+    def _write(self, state: State) -> None:
+        try:
+            write_state(state, self._path)
+        except StateError as error:
+            self._warn(f"warning: {error}; the session goes on")
+
+    def _state(self) -> State:
+        facts = self._facts | {"frame_numbers": self._frame_numbers, "saved_s": time()}
+        return State.of({"engine": self._whole.state()}, **facts)
+
+
+@contextmanager
+def kept(
+    engine: Engine,
+    keeping: Keeping,
+    past: Past | None,
+    settings: Settings,
+    video: str | None,
+    warn: Callable[[str], None],
+) -> Iterator[Engine | Snapshots]:
+    """The engine to run a session on: one that is saved while it runs and at the end, if that is asked for.
+
+    Raises:
+        StateError: at the end: the session cannot be written.
+    """
+    if keeping.save is None:
+        yield engine
+        return
+    facts = {
+        "settings": dataclasses.asdict(settings),
+        "video": video,
+        "frame_numbers": past.frames if past is not None else 0,
+    }
+    snapshots = Snapshots(engine, keeping, facts, warn)
+    try:
+        yield snapshots
+    finally:
+        snapshots.close()

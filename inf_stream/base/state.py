@@ -1,0 +1,193 @@
+"""What a part of a session remembers, as tensors and facts, and the one file that all of it is kept in.
+
+The file is safetensors, so nothing in it is ever executed. Its metadata hold a format name, a version, the facts as
+JSON, and the SHA-256 of everything: a file that was cut short, changed, or written by something else is refused before
+a single tensor is used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inf_stream.base.errors import StateError
+
+FORMAT, VERSION = "inf-stream session", 1
+_PRIVATE = 0o600
+
+
+@dataclass
+class State:
+    """Tensors and facts by name.
+
+    Attributes:
+        tensors: of any format, on any device.
+        facts: whatever JSON can hold.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parts: Mapping[str, "State"], **facts: Any) -> "State":
+        """One state of several, each under its name, and facts beside them."""
+        tensors = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.tensors.items()}
+        return cls(tensors, {name: part.facts for name, part in parts.items()} | facts)
+
+    def part(self, name: str) -> "State":
+        """What `of` was given under `name`.
+
+        Raises:
+            StateError: there is no such part.
+        """
+        facts = self.fact(name, dict)
+        prefix = f"{name}."
+        return State({k.removeprefix(prefix): t for k, t in self.tensors.items() if k.startswith(prefix)}, facts)
+
+    def fact(self, name: str, kind: type) -> Any:
+        """A fact that must be there and of a kind.
+
+        Raises:
+            StateError: it is not.
+        """
+        value = self.facts.get(name)
+        if type(value) is not kind:
+            raise StateError(f"the saved session has no {kind.__name__} called '{name}'; it cannot be used")
+        return value
+
+    def count(self, name: str) -> int:
+        """A whole number from 0 on.
+
+        Raises:
+            StateError: it is missing, or something else.
+        """
+        value: int = self.fact(name, int)
+        if value < 0:
+            raise StateError(f"the saved session has {value} as '{name}'; it cannot be used")
+        return value
+
+    def tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor that must be there, of a shape and format.
+
+        Raises:
+            StateError: it is not.
+        """
+        found = self.tensors.get(name)
+        if found is None or tuple(found.shape) != shape or found.dtype != dtype:
+            has = "none" if found is None else f"{list(found.shape)} {found.dtype}"
+            raise StateError(f"the saved session has {has} as '{name}', {list(shape)} {dtype} is expected")
+        return found
+
+    def on_cpu(self) -> "State":
+        """A copy that shares nothing with what it was taken from."""
+        return State({k: t.to("cpu", copy=True).contiguous() for k, t in self.tensors.items()}, self.facts)
+
+
+def write_state(state: State, path: Path) -> int:
+    """Write a state that is `on_cpu` to `path`; a file that is there stays until the new one is whole.
+
+    Only its owner may read the file; it is not encrypted. Returns its size in bytes.
+
+    Raises:
+        StateError: it cannot be written.
+    """
+    facts = json.dumps(state.facts, sort_keys=True)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "facts": facts,
+        "sha256": _digest(facts, state.tensors),
+    }
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.unlink(missing_ok=True)
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
+        save_file(state.tensors, unfinished, metadata)
+        unfinished.chmod(_PRIVATE)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        size_bytes = unfinished.stat().st_size
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StateError(f"session cannot be saved to '{path}': {reason}") from error
+    return size_bytes
+
+
+def read_state(path: Path) -> State:
+    """Read what `write_state` wrote.
+
+    Raises:
+        StateError: there is no such file, it is damaged, of something else, or of a newer version.
+    """
+    facts, expected = _read_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if _digest(facts, tensors) != expected:
+        raise _damaged(path, "its checksum does not match its content")
+    return State(tensors, _parsed(path, facts))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone, without the tensors and before the checksum could be judged; for settings and messages.
+
+    Raises:
+        StateError: as `read_state`, as far as the head of the file tells.
+    """
+    return _parsed(path, _read_header(path)[0])
+
+
+def _read_header(path: Path) -> tuple[str, str]:
+    if not path.is_file():
+        raise StateError(f"saved session '{path}' does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    version = metadata.get("version", "")
+    if metadata.get("format") != FORMAT or not version.isdecimal():
+        raise StateError(f"'{path}' is not a saved session of inf-stream; give a file that --save wrote")
+    if int(version) != VERSION:
+        raise StateError(
+            f"saved session '{path}' is of version {version[:12]}; this program reads version {VERSION}: update it"
+        )
+    if "facts" not in metadata or "sha256" not in metadata:
+        raise _damaged(path, "its description is missing")
+    return metadata["facts"], metadata["sha256"]
+
+
+def _parsed(path: Path, facts: str) -> dict[str, Any]:
+    try:
+        values = json.loads(facts)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "its description is not JSON") from error
+    if not isinstance(values, dict):
+        raise _damaged(path, "its description is not an object")
+    return values
+
+
+def _damaged(path: Path, what: str) -> StateError:
+    return StateError(f"saved session '{path}' is damaged: {what}; nothing of it was used")
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the facts and of every tensor's name, format, shape and bytes, in order of names."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
