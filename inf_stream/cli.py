@@ -176,6 +176,9 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
         "--at", metavar="TIME", action="append", default=[], help="ask at this stream time (12:30 or 750); repeatable"
     )
     parser.add_argument("--questions", metavar="FILE", type=Path, help="JSON lines with at_s and text")
+    parser.add_argument(
+        "--aside", action="store_true", help="neither questions nor answers leave a trace in the memory"
+    )
     _add_stream_flags(parser)
     _add_session_flags(parser)
     _add_output_flags(parser)
@@ -256,7 +259,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     settings = merge(arguments.config, given)
     _refuse_early(arguments)
     _place_words(arguments)
-    planned = plan_questions(arguments.question, arguments.at, arguments.questions)
+    planned = plan_questions(arguments.question, arguments.at, arguments.questions, aside=arguments.aside)
     from inf_stream.app.ask import AskRequest, ask
     from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.running import Output
@@ -266,6 +269,10 @@ def _ask(arguments: argparse.Namespace) -> int:
         settings = merge(arguments.config, given, saved_settings(arguments.resume))
     elif is_recording(arguments.video):
         settings = merge(arguments.config, given, recorded_settings(Path(arguments.video)))
+        if arguments.aside:
+            raise ConfigError(
+                f"'{arguments.video}' is a recording, which says what was asked and how; leave --aside out"
+            )
 
     return ask(
         AskRequest(

@@ -28,7 +28,10 @@ from inf_stream.base.events import (
 from inf_stream.engine.engine import Engine
 from inf_stream.session.loop import SessionLoop
 
-HELP = "/stats shows numbers, /map FILE.png draws the memory, /cancel stops the answer, /quit leaves"
+HELP = (
+    "/stats shows numbers, /map FILE.png draws the memory, /aside QUESTION leaves no trace in it, "
+    "/cancel stops the answer, /quit leaves"
+)
 
 
 class Conversation:
@@ -106,11 +109,17 @@ class Conversation:
                 self._prompt()
         await self._idle.wait()
 
-    async def _ask(self, text: str) -> None:
+    async def _ask_aside(self, text: str) -> None:
+        if not text:
+            self._report.note("/aside needs a QUESTION behind it")
+            return
+        await self._ask(text, aside=True)
+
+    async def _ask(self, text: str, *, aside: bool = False) -> None:
         if len(text) > MOST_CHARACTERS:
             self._report.note(f"this question has more than {MOST_CHARACTERS} characters; shorten it")
             return
-        question = Question(f"q{next(self._numbers)}", text, self._now_ns())
+        question = Question(f"q{next(self._numbers)}", text, self._now_ns(), aside=aside)
         self._cancelled = False
         self._open.append(question.id)
         self._idle.clear()
@@ -124,6 +133,7 @@ class Conversation:
             "/stats": self._show_stats,
             "/map": self._draw_map,
             "/cancel": self._cancel,
+            "/aside": self._ask_aside,
         }
         if order not in orders:
             self._report.note(HELP if order == "/help" else f"'{order}' is not an order; {HELP}")

@@ -1,5 +1,6 @@
 """What is asked and when: one question at some stream times, and files of questions."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ MOST_CHARACTERS = 1 << 20
 """Longest question; the cache budget allows far less."""
 _MOST_FILE_BYTES = 1 << 26
 _LAST_S = 1e9
-_KEYS = ("at_s", "text", "max_tokens")
+_KEYS = ("at_s", "text", "max_tokens", "aside")
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class PlannedQuestion:
     text: str
     at_ns: int | None = None
     max_tokens: int | None = None
+    aside: bool = False
 
 
-def plan_questions(question: str | None, at: Sequence[str], file: Path | None) -> tuple[PlannedQuestion, ...]:
+def plan_questions(
+    question: str | None, at: Sequence[str], file: Path | None, *, aside: bool = False
+) -> tuple[PlannedQuestion, ...]:
     """All questions of a run, by stream time, those for the end last.
 
-    The question is asked at each time in `at`, or at the end if there is none; the file's questions are added.
+    The question is asked at each time in `at`, or at the end if there is none; the file's questions are added. With
+    `aside` all of them are.
 
     Raises:
         ConfigError: nothing is asked, a time or the file is malformed, or `at` comes without a question.
@@ -43,6 +48,8 @@ def plan_questions(question: str | None, at: Sequence[str], file: Path | None) -
         text = _checked_text(question, "the question")
         times: list[int | None] = [_time(one) for one in at]
         planned += [PlannedQuestion(text, time) for time in times or [None]]
+    if aside:
+        planned = [dataclasses.replace(one, aside=True) for one in planned]
     return tuple(sorted(planned, key=lambda q: math.inf if q.at_ns is None else q.at_ns))
 
 
@@ -66,8 +73,8 @@ def parse_duration(text: str | None, flag: str = "--duration") -> int | None:
 def load_questions(path: Path) -> tuple[PlannedQuestion, ...]:
     """Read a file with one JSON object a line: `{"at_s": 750, "text": "What happened?"}`.
 
-    `at_s` is a number of seconds or a text such as "12:30"; `max_tokens` may limit the answer. Empty lines are
-    skipped.
+    `at_s` is a number of seconds or a text such as "12:30"; `max_tokens` may limit the answer, and `aside` may be true.
+    Empty lines are skipped.
 
     Raises:
         ConfigError: the file cannot be read or is empty, or a line is malformed; the line is named.
@@ -97,6 +104,7 @@ def _from_line(line: str, where: str) -> PlannedQuestion:
         _checked_text(values["text"], f'"text" in {where}'),
         _at_ns(values["at_s"], where),
         _limit(values.get("max_tokens"), where),
+        _aside(values.get("aside", False), where),
     )
 
 
@@ -111,6 +119,12 @@ def _at_ns(value: Any, where: str) -> int:
 def _limit(value: Any, where: str) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 16):
         raise ConfigError(f'"max_tokens" in {where} is {_short(value)}; 1 to {1 << 16} are allowed')
+    return value
+
+
+def _aside(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f'"aside" in {where} is {_short(value)}; true or false is expected')
     return value
 
 

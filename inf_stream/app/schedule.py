@@ -83,7 +83,7 @@ class ScheduledStream:
         self._timed.clear()
 
     def _asked(self, planned: PlannedQuestion, at_ns: int) -> QuestionAsked:
-        question = Question(f"q{next(self._numbers)}", planned.text, at_ns, planned.max_tokens)
+        question = Question(f"q{next(self._numbers)}", planned.text, at_ns, planned.max_tokens, planned.aside)
         return QuestionAsked(question, in_order=self._in_order)
 
 

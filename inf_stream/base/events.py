@@ -45,12 +45,17 @@ class TextArrived:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to answer. `max_tokens` of None takes the session's setting."""
+    """Something to answer. `max_tokens` of None takes the session's setting.
+
+    An `aside` is answered out of what is remembered, and is itself not remembered: neither it nor its answer leaves a
+    trace in the cache.
+    """
 
     id: str
     text: str
     at_ns: int
     max_tokens: int | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,10 @@ class State:
             raise StateError(f"the saved session has {has} as '{name}', {list(shape)} {dtype} is expected")
         return found
 
+    def copy(self) -> "State":
+        """A copy that shares no tensor with what it was taken from, each where it was."""
+        return State({k: t.clone() for k, t in self.tensors.items()}, self.facts)
+
     def on_cpu(self) -> "State":
         """A copy that shares nothing with what it was taken from."""
         return State({k: t.to("cpu", copy=True).contiguous() for k, t in self.tensors.items()}, self.facts)

@@ -7,6 +7,7 @@ row. A row is a layer, or a key/value head of a layer when heads choose for them
     index  0        1        57       58       91    1203     (free)
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,6 @@ from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 
 FIELDS = ("index", "time_ns", "frame", "segment", "visual")
-_COUNTS = ("used", "tokens_seen", "frames_seen", "opening_tokens")
 BYTES_PER_TOKEN = (len(FIELDS) + 3) * torch.int64.itemsize
 """Bookkeeping of one token in one row: the fields, and an offset for each axis."""
 
@@ -45,6 +45,16 @@ class SlotView:
     def used(self) -> int:
         """Tokens in the cache."""
         return self.index.shape[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCounts:
+    """How far a table is filled, and how far its stream has come."""
+
+    used: int
+    tokens_seen: int
+    frames_seen: int
+    opening_tokens: int
 
 
 class SlotTable:
@@ -79,6 +89,20 @@ class SlotTable:
         self.used = stop
         self.tokens_seen += len(tags)
 
+    def counts(self) -> SlotCounts:
+        """Where the table stands, for `drop_newest`."""
+        return SlotCounts(self.used, self.tokens_seen, self.frames_seen, self.opening_tokens)
+
+    def drop_newest(self, counts: SlotCounts) -> None:
+        """Forget the tokens, none of a frame, that were appended since `counts` were taken."""
+        assert counts.used <= self.used, "nothing was compacted meanwhile"
+        assert counts.frames_seen == self.frames_seen, "no frame came meanwhile"
+        self._set_counts(counts)
+
+    def _set_counts(self, counts: SlotCounts) -> None:
+        self.used, self.tokens_seen = counts.used, counts.tokens_seen
+        self.frames_seen, self.opening_tokens = counts.frames_seen, counts.opening_tokens
+
     def compact(self, keep: Int[Tensor, "layers rows kept"]) -> None:
         """Move the kept slots, given in rising order, to the front of their rows."""
         kept = keep.shape[-1]
@@ -106,7 +130,7 @@ class SlotTable:
     def state(self) -> State:
         """The used slots and the counts."""
         tensors = {name: plane[..., : self.used] for name, plane in self.planes.items()}
-        counts = {name: getattr(self, name) for name in _COUNTS}
+        counts = dataclasses.asdict(self.counts())
         return State(
             {**tensors, "offsets": self.offsets[..., : self.used]},
             {**counts, "newest_frames": [list(pair) for pair in self._newest_frames]},
@@ -118,8 +142,8 @@ class SlotTable:
         Raises:
             StateError: it does not fit this table; nothing was taken over.
         """
-        counts = {name: state.count(name) for name in _COUNTS}
-        used = counts["used"]
+        counts = SlotCounts(**{f.name: state.count(f.name) for f in dataclasses.fields(SlotCounts)})
+        used = counts.used
         if used > self.capacity:
             raise StateError(f"the saved session holds {used} tokens; the cache has {self.capacity} slots")
         shape = (self.layers, self.rows, used)
@@ -131,8 +155,7 @@ class SlotTable:
         for name, plane in planes.items():
             self.planes[name][..., :used] = plane.to(self.device)
         self.offsets[..., :used] = offsets.to(self.device)
-        for name, value in counts.items():
-            setattr(self, name, value)
+        self._set_counts(counts)
         self._newest_frames = [(frame, index) for frame, index in newest]
 
     def check(self) -> None:

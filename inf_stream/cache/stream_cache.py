@@ -9,6 +9,8 @@ Life of a chunk of new tokens:
 A step that is never committed leaves no trace but a shorter retrieval window.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,7 +28,7 @@ from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
 from inf_stream.cache.scores import QueryWindow, attention_received, times_visible
 from inf_stream.cache.sizes import CacheSizes
-from inf_stream.cache.slots import SlotTable
+from inf_stream.cache.slots import SlotCounts, SlotTable
 
 
 class StreamCache:
@@ -71,6 +73,7 @@ class StreamCache:
         self._rank_tables = () if layout.segmented else self._make_rank_tables(capacity)
         self._since_eviction = 0
         self._open: CacheStep | None = None
+        self._mark: _Mark | None = None
 
     # ---- sizes -------------------------------------------------------------------------------------
 
@@ -88,6 +91,11 @@ class StreamCache:
     def capacity_tokens(self) -> int:
         """Slots allocated per layer."""
         return self.slots.capacity
+
+    @property
+    def room_tokens(self) -> int:
+        """Tokens that can be taken in without an eviction; never less than `chunk_tokens` between two steps."""
+        return self.slots.capacity - self.slots.used
 
     def bytes(self) -> int:
         """Memory of everything the cache holds."""
@@ -175,12 +183,37 @@ class StreamCache:
             self._cursor = step.cursor
         self._since_eviction += len(step.tags)
         over = self.slots.used > self.budget_tokens
-        if self.policy.bounded and over and self._since_eviction >= self.evict_every_tokens:
+        due = over and self._since_eviction >= self.evict_every_tokens
+        if self.policy.bounded and due and self._mark is None:
             self.evict()
 
     def close_opening(self) -> None:
         """Mark all tokens so far as the conversation's opening."""
         self.slots.opening_tokens = self.slots.tokens_seen
+
+    # ---- tokens that leave no trace ------------------------------------------------------------------
+
+    def set_mark(self) -> None:
+        """Remember this place; until `return_to_mark` at most `room_tokens` may come, and nothing is evicted."""
+        assert self._mark is None, "one mark at a time"
+        self._mark = _Mark(
+            self.slots.counts(),
+            self._cursor,
+            self._since_eviction,
+            None if self.window is None else self.window.state().copy(),
+            None if self._accumulated is None else self._accumulated.clone(),
+        )
+
+    def return_to_mark(self) -> None:
+        """Be as if nothing had come since `set_mark`."""
+        mark, self._mark = self._mark, None
+        assert mark is not None, "a mark was set"
+        self.slots.drop_newest(mark.counts)
+        self._cursor, self._since_eviction = mark.cursor, mark.since_eviction
+        if self.window is not None and mark.window is not None:
+            self.window.restore(mark.window)
+        self._accumulated = mark.accumulated
+        self._open = None
 
     # ---- eviction ----------------------------------------------------------------------------------
 
@@ -274,6 +307,17 @@ class StreamCache:
         self.planes.grow(capacity)
         if not self.layout.segmented:
             self._rank_tables = self._make_rank_tables(capacity)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What later steps change of what was there before them; keys and values only come behind."""
+
+    counts: SlotCounts
+    cursor: SegmentCursor
+    since_eviction: int
+    window: State | None
+    accumulated: Tensor | None
 
 
 class LayerTables:

@@ -6,6 +6,7 @@ opening  [time text, frame] [time text, frame] ... question  ask  answer  again 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -29,6 +30,15 @@ class Turn(Enum):
     USER_FRAME = "user, frame last"
     ANSWER = "answer"
     ANSWERED = "answered"
+
+
+@dataclass(frozen=True)
+class AssemblerState:
+    """Where a conversation stands."""
+
+    turn: Turn
+    segment: int
+    now_ns: int
 
 
 class Assembler:
@@ -79,14 +89,22 @@ class Assembler:
         self._segment = int(chunk.tags.segment[-1]) + 1
         self.turn = turn
 
+    def place(self) -> AssemblerState:
+        """Where the conversation stands now, for `return_to`."""
+        return AssemblerState(self.turn, self._segment, self._now_ns)
+
+    def return_to(self, place: AssemblerState) -> None:
+        """Take back everything that was accepted since."""
+        self.turn, self._segment, self._now_ns = place.turn, place.segment, place.now_ns
+
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
         """What is accepted inside is taken back if the block raises."""
-        before = self.turn, self._segment
+        before = self.place()
         try:
             yield
         except BaseException:
-            self.turn, self._segment = before
+            self.return_to(before)
             raise
 
     # ---- kept on disk ------------------------------------------------------------------------------

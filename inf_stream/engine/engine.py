@@ -17,7 +17,7 @@ from inf_stream.base.errors import BudgetError, ModelError, SessionError, StateE
 from inf_stream.base.events import FinishReason, Frame, Question
 from inf_stream.base.state import State
 from inf_stream.cache.stream_cache import StreamCache
-from inf_stream.engine.assemble import Assembler, Turn
+from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.sampling import Sampler, TextAssembler
@@ -39,6 +39,7 @@ class _OpenAnswer:
     limit_tokens: int
     logits: Float[Tensor, "vocabulary"]
     began_s: float
+    asked_in: AssemblerState
     tokens: int = 0
     unread: int | None = None
 
@@ -47,6 +48,7 @@ class _OpenAnswer:
 class _Counts:
     frames: int = 0
     answers: int = 0
+    asides: int = 0
     frame_tokens: int | None = None
     first_token_s: float | None = None
 
@@ -120,15 +122,43 @@ class Engine:
     # ---- answers -----------------------------------------------------------------------------------
 
     def begin_answer(self, question: Question) -> None:
-        """Read the question's prompt into the cache.
+        """Read the question's prompt into the cache; of an aside, only until `end_answer`.
 
         Raises:
-            BudgetError: the question alone would fill more than half of the cache budget.
+            BudgetError: the question alone would fill more than half of the cache budget, or, of an aside, the room
+                between two evictions.
         """
         self._require_no_answer()
         began_s = time.thread_time()
         self._ensure_open()
+        asked_in = self._assembler.place()
         chunk = self._assembler.question(question.text, question.at_ns)
+        limit_tokens = question.max_tokens or self._answers.max_tokens
+        if question.aside:
+            limit_tokens = min(limit_tokens, self._require_aside_fits(chunk))
+            self.cache.set_mark()
+        try:
+            hidden = self._read_question(chunk)
+        except BaseException:
+            if question.aside:
+                self._leave_aside(asked_in)
+            raise
+        number = -1 - self._counts.asides if question.aside else self._counts.answers
+        self._open = _OpenAnswer(
+            question,
+            Sampler(self._answers, number),
+            TextAssembler(self.model.tokenizer),
+            limit_tokens,
+            self.model.logits(hidden[-1:])[0],
+            began_s,
+            asked_in,
+        )
+        if question.aside:
+            self._counts.asides += 1
+        else:
+            self._counts.answers += 1
+
+    def _read_question(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
         limit = self.cache.budget_tokens // 2
         if len(chunk) > limit:
             raise BudgetError(
@@ -137,15 +167,7 @@ class Engine:
             )
         hidden = self._feed(chunk)
         self._assembler.accept(chunk, Turn.ANSWER)
-        self._open = _OpenAnswer(
-            question,
-            Sampler(self._answers, self._counts.answers),
-            TextAssembler(self.model.tokenizer),
-            question.max_tokens or self._answers.max_tokens,
-            self.model.logits(hidden[-1:])[0],
-            began_s,
-        )
-        self._counts.answers += 1
+        return hidden
 
     def step_answer(self) -> AnswerStep:
         """Decode one token."""
@@ -164,8 +186,15 @@ class Engine:
         return AnswerStep(text)
 
     def end_answer(self) -> int:
-        """Close the answer, finished or not; what was said stays in the cache. Returns its number of tokens."""
+        """Close the answer, finished or not; what was said stays in the cache, but of an aside nothing does.
+
+        Returns its number of tokens.
+        """
         answer = self._require_answer()
+        if answer.question.aside:
+            self._open = None
+            self._leave_aside(answer.asked_in)
+            return answer.tokens
         try:
             self._read_unread(answer)
         finally:
@@ -259,6 +288,20 @@ class Engine:
         }
 
     # ---- inside ------------------------------------------------------------------------------------
+
+    def _leave_aside(self, asked_in: AssemblerState) -> None:
+        self.cache.return_to_mark()
+        self._assembler.return_to(asked_in)
+
+    def _require_aside_fits(self, chunk: Chunk) -> int:
+        """Tokens that are left for the answer."""
+        left = self.cache.room_tokens - len(chunk)
+        if self.cache.policy.bounded and left < 1:
+            raise BudgetError(
+                f"aside of {len(chunk)} tokens; there is room for {self.cache.room_tokens - 1} without forgetting "
+                "anything: shorten it, raise cache.chunk_tokens, or ask it as a question of the stream"
+            )
+        return left if self.cache.policy.bounded else 1 << 30
 
     def _read_unread(self, answer: _OpenAnswer) -> None:
         if answer.unread is None:
