@@ -117,7 +117,9 @@ class JsonReport(Report):
                 self._aside("delta", text=text)
             case AnswerFinished(question, text):
                 line = {"type": "answer", "at_s": _at_s(question.at_ns), "question": question.text}
-                self.screen.write(_json(line | {"text": text.strip(), "stats": self.stats_of(event)}) + "\n")
+                evidence = [{"at_s": _at_s(e.at_ns), "share": round(e.share, 4)} for e in event.evidence]
+                line |= {"text": text.strip(), "stats": self.stats_of(event), "evidence": evidence}
+                self.screen.write(_json(line) + "\n")
             case FramesIngested(count, at_ns):
                 self._aside("frames", at_s=_at_s(at_ns), count=count)
             case TextIngested(characters, at_ns):

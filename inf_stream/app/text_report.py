@@ -109,6 +109,9 @@ class TextReport(Report):
         self._end_line()
         if self._with_stats:
             self.note(stats_line(self.stats_of(event)))
+            if event.evidence:
+                seen = ", ".join(f"{format_clock(e.at_ns)} ({e.share:.0%})" for e in event.evidence)
+                self.note(f"looked most at {seen}")
         if self._progress is not None:
             self._progress.show()
 

@@ -118,10 +118,19 @@ class AnswerDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """A frame that an answer rests on, and its share of the attention that all frames received."""
+
+    at_ns: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerFinished:
     """An answer is complete (or cut short, see `reason`).
 
-    `ttft_s` is None for an answer that was cancelled before its first token.
+    `ttft_s` is None for an answer that was cancelled before its first token. `evidence` has the frames that weighed
+    most, the heaviest first; none for a stream of text.
     """
 
     question: Question
@@ -130,6 +139,7 @@ class AnswerFinished:
     tokens: int
     ttft_s: float | None
     stats: dict[str, float | int | str] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,14 +160,17 @@ class StreamCache:
 
     # ---- a step ------------------------------------------------------------------------------------
 
-    def begin(self, tags: TokenTags) -> "CacheStep":
-        """Give positions to new tokens; nothing is stored until the model attends, nothing counts until `commit`."""
+    def begin(self, tags: TokenTags, *, watched: bool = False) -> "CacheStep":
+        """Give positions to new tokens; nothing is stored until the model attends, nothing counts until `commit`.
+
+        A `watched` step tells afterwards what attention every slot received.
+        """
         assert 0 < len(tags) <= self.chunk_tokens, f"{len(tags)} tokens in a chunk of at most {self.chunk_tokens}"
         if self._open is not None and self.window is not None:
             self.window.forget()
         if not self.policy.bounded and self.slots.used + len(tags) > self.slots.capacity:
             self._grow(round_up(2 * (self.slots.used + len(tags)), SLOT_GRID))
-        self._open = CacheStep(self, tags)
+        self._open = CacheStep(self, tags, watched=watched)
         return self._open
 
     def commit(self, step: "CacheStep") -> None:
@@ -337,13 +340,19 @@ class LayerTables:
 
 
 class CacheStep:
-    """One forward pass over new tokens: what `inf_stream.models.attention` calls once a layer."""
+    """One forward pass over new tokens: what `inf_stream.models.attention` calls once a layer.
 
-    def __init__(self, cache: StreamCache, tags: TokenTags):
+    Attributes:
+        received: per layer, the attention each slot received, ``[rows, slots]``; only of a watched step, and where the
+            policy accumulates it.
+    """
+
+    def __init__(self, cache: StreamCache, tags: TokenTags, *, watched: bool = False):
         self.tags = tags
         self.cursor: SegmentCursor | None = None
         self.received: list[Tensor] = []
         self._cache = cache
+        self._receives = watched or cache._accumulated is not None
         self._start = cache.slots.used
         self._stop = self._start + len(tags)
         self._tables = self._tables_of_new()
@@ -370,7 +379,7 @@ class CacheStep:
             cache.window.write(layer, rotated_queries, scaling)
         read = round_up(self._stop, SLOT_GRID)
         kept = cache.planes.rotated_keys[layer, :, :read]
-        if cache._accumulated is not None:
+        if self._receives:
             self.received.append(attention_received(rotated_queries, kept, self._stop, scaling, cache._rows))
         window = cache.layout.sliding_windows[layer]
         first = 0 if window is None else max(0, self._start + 1 - window) // SLOT_GRID * SLOT_GRID

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from inf_stream.base.config import AnswerSettings
 from inf_stream.base.errors import BudgetError, ModelError, SessionError, StateError
-from inf_stream.base.events import FinishReason, Frame, Question
+from inf_stream.base.events import Evidence, FinishReason, Frame, Question
 from inf_stream.base.state import State
+from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
 from inf_stream.engine.pixels import fit_pixels
@@ -63,6 +64,8 @@ class Engine:
         self.model, self.cache, self._answers = model, cache, answers
         self._assembler = Assembler(model, time_format)
         self._open: _OpenAnswer | None = None
+        self._meter: EvidenceMeter | None = None
+        self._evidence: tuple[Evidence, ...] = ()
         self._counts = _Counts()
         self._process = psutil.Process()
 
@@ -134,6 +137,7 @@ class Engine:
         asked_in = self._assembler.place()
         chunk = self._assembler.question(question.text, question.at_ns)
         limit_tokens = question.max_tokens or self._answers.max_tokens
+        self._meter = EvidenceMeter(self.cache) if self._counts.frames else None
         if question.aside:
             limit_tokens = min(limit_tokens, self._require_aside_fits(chunk))
             self.cache.set_mark()
@@ -142,6 +146,7 @@ class Engine:
         except BaseException:
             if question.aside:
                 self._leave_aside(asked_in)
+            self._meter = None
             raise
         number = -1 - self._counts.asides if question.aside else self._counts.answers
         self._open = _OpenAnswer(
@@ -191,6 +196,8 @@ class Engine:
         Returns its number of tokens.
         """
         answer = self._require_answer()
+        self._evidence = () if self._meter is None else self._meter.most()
+        self._meter = None
         if answer.question.aside:
             self._open = None
             self._leave_aside(answer.asked_in)
@@ -201,6 +208,10 @@ class Engine:
             self._open = None
             self._assembler.turn = Turn.ANSWERED
         return answer.tokens
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The frames that weighed most on the latest answer, its question included, the heaviest first."""
+        return self._evidence
 
     def stats(self) -> dict[str, float | int | str]:
         """Counts and sizes now.
@@ -335,8 +346,10 @@ class Engine:
             while start < len(chunk):
                 stop = self._end_of_part(chunk, start)
                 part = chunk.slice(start, stop)
-                step = self.cache.begin(part.tags)
+                step = self.cache.begin(part.tags, watched=self._meter is not None)
                 hidden = self.model.forward(part, step)
+                if self._meter is not None:
+                    self._meter.add(step)
                 self.cache.commit(step)
                 start = stop
         except torch.OutOfMemoryError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from inf_stream.base.events import Frame, Question
+from inf_stream.base.events import Evidence, Frame, Question
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
 
 
@@ -45,3 +45,7 @@ class ForwardingEngine:
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's."""
         return self._engine.stats()
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """As the engine's."""
+        return self._engine.evidence()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from inf_stream.base.events import FinishReason, Frame, Question
+from inf_stream.base.events import Evidence, FinishReason, Frame, Question
 from inf_stream.base.state import State
 
 
@@ -57,6 +57,10 @@ class SteppedEngine(Protocol):
 
     def stats(self) -> dict[str, float | int | str]:
         """Counts and sizes now (tokens seen and kept, cache bytes, ...)."""
+        ...
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The frames that weighed most on the latest answer, the heaviest first."""
         ...
 
 

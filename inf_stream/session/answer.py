@@ -1,7 +1,7 @@
 """One answer from the first look at its question to its last token."""
 
 from inf_stream.base.clock import seconds
-from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Question
+from inf_stream.base.events import AnswerDelta, AnswerFinished, Evidence, FinishReason, Question
 from inf_stream.engine.protocol import AnswerStep
 
 
@@ -43,12 +43,14 @@ class OpenAnswer:
         self._pieces.append(step.text)
         return AnswerDelta(self.question.id, step.text)
 
-    def finished(self, tokens: int, stats: dict[str, float | int | str]) -> AnswerFinished:
+    def finished(
+        self, tokens: int, stats: dict[str, float | int | str], evidence: tuple[Evidence, ...] = ()
+    ) -> AnswerFinished:
         """The whole answer; `tokens` as the engine counts them."""
         assert self._reason is not None, f"answer '{self.question.id}' ends without a reason"
         first = self._first_token_ns
         ttft_s = None if first is None else seconds(first - self._asked_ns)
-        return AnswerFinished(self.question, "".join(self._pieces), self._reason, tokens, ttft_s, stats)
+        return AnswerFinished(self.question, "".join(self._pieces), self._reason, tokens, ttft_s, stats, evidence)
 
     def broken(self) -> AnswerFinished:
         """The answer as far as it came, when the engine cannot tell how many tokens it had."""

@@ -256,7 +256,7 @@ class SessionMachine:
         self._opened().fail()
 
     def _ended(self, _step: EndAnswer, result: AnswerEnded, _now_ns: int) -> None:
-        self._emit(self._opened().finished(result.tokens, result.stats))
+        self._emit(self._opened().finished(result.tokens, result.stats, result.evidence))
         self._answer = None
 
     def _not_begun(self, step: BeginAnswer, result: StepFailed, now_ns: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from inf_stream.base.errors import InfStreamError
-from inf_stream.base.events import Frame, OutputEvent, Question
+from inf_stream.base.events import Evidence, Frame, OutputEvent, Question
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
 
 # ---- steps: each is exactly one call of the engine, so each is bounded -------------------------
@@ -61,10 +61,11 @@ class TokenDecoded:
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnded:
-    """An `EndAnswer` is done; `stats` are the engine's at this moment."""
+    """An `EndAnswer` is done; `stats` and `evidence` are the engine's at this moment."""
 
     tokens: int
     stats: dict[str, float | int | str] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def execute(engine: SteppedEngine, step: Step) -> StepResult:
             case StepAnswer():
                 return TokenDecoded(engine.step_answer())
             case EndAnswer():
-                return AnswerEnded(engine.end_answer(), engine.stats())
+                return AnswerEnded(engine.end_answer(), engine.stats(), engine.evidence())
     except InfStreamError as error:
         return StepFailed(error)
     return StepDone()

@@ -32,11 +32,13 @@ def test_at_asks_the_question_at_each_time(capsys: pytest.CaptureFixture[str], s
     ran = ask(capsys, seeing, clip, "--at", "0:05", "--at", "2", "What?", "--json")
     assert [(a["at_s"], a["question"]) for a in ran.answers] == [(2, "What?"), (5, "What?")]
     first, second = ran.answers
-    assert list(first) == ["type", "at_s", "question", "text", "stats"]
+    assert list(first) == ["type", "at_s", "question", "text", "stats", "evidence"]
     assert first["type"] == "answer"
     # tokens of frames 0 to 2 and of the first question; then of 3 to 5 more
     assert first["stats"]["frames"] == 3
     assert second["stats"]["frames"] == 6
+    assert {e["at_s"] for e in first["evidence"]} <= {0, 1, 2}
+    assert 0 < sum(e["share"] for e in first["evidence"]) < 1.001, "rounded"
     kinds = [a["type"] for a in ran.asides]
     assert kinds[-1] == "end"
     assert sum(a["count"] for a in ran.asides if a["type"] == "frames") == 6
@@ -48,7 +50,7 @@ def test_stats_hold_what_was_promised(capsys: pytest.CaptureFixture[str], seeing
     for key in ("cache_bytes", "process_bytes", "frames_per_s", "ttft_s"):
         assert stats[key] > 0
     shown = ask(capsys, seeing, clip, "What?", "--stats").err
-    for word in ("tokens seen", "kept", "cache", "process", "frames/s", "first token after"):
+    for word in ("tokens seen", "kept", "cache", "process", "frames/s", "first token after", "looked most at 00:"):
         assert word in shown
 
 

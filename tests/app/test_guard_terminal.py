@@ -11,7 +11,7 @@ from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
 from inf_stream.app.terminal import Lines
 from inf_stream.base.errors import BudgetError
-from inf_stream.base.events import Frame, Question
+from inf_stream.base.events import Evidence, Frame, Question
 from inf_stream.engine.protocol import AnswerStep
 
 FRAMES = (Frame(np.zeros((2, 2, 3), np.uint8), 0, 0),)
@@ -42,6 +42,9 @@ class FakeEngine:
 
     def end_answer(self) -> int:
         return 5
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        return ()
 
     def stats(self) -> dict[str, float | int | str]:
         return {"tokens_seen": 1}

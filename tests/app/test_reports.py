@@ -81,7 +81,7 @@ def test_json_answers_go_to_standard_output_and_all_else_to_standard_error() -> 
     report.note("hello", path="x")
     (line,) = out.getvalue().splitlines()
     found = json.loads(line)
-    assert list(found) == ["type", "at_s", "question", "text", "stats"]
+    assert list(found) == ["type", "at_s", "question", "text", "stats", "evidence"]
     assert (found["type"], found["at_s"], found["question"], found["text"]) == ("answer", 750, "What?", "A cat.")
     expected = ENGINE_STATS | {
         "finished": "stop", "answer_tokens": 2, "ttft_s": 0.25, "frames_per_s": 4.0, "dropped_frames": 1,

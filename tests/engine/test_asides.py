@@ -106,3 +106,23 @@ def test_an_aside_that_is_refused_leaves_no_trace_either(refused: Callable[[Engi
     engine.ingest_frames([picture(3)])
     other.ingest_frames([picture(3)])
     assert live(engine, 4, 6) == live(other, 4, 6)
+
+
+# ---- what an answer rests on -------------------------------------------------------------------------
+
+
+def test_answers_and_asides_name_the_frames_they_rest_on() -> None:
+    engine = make_engine("smolvlm", cache={"budget_tokens": 256})
+    assert answer(engine, 0)
+    assert engine.evidence() == ()
+    for number in range(1, 8):
+        engine.ingest_frames([picture(number)])
+    ask_aside(engine)
+    aside = engine.evidence()
+    assert 1 <= len(aside) <= 5
+    assert {e.at_ns // S for e in aside} <= set(range(1, 8))
+    assert [e.share for e in aside] == sorted((e.share for e in aside), reverse=True)
+    assert 0 < sum(e.share for e in aside) <= 1 + 1e-6
+    engine.begin_answer(Question("q", "what is it?", 8 * S))
+    engine.end_answer()
+    assert engine.evidence() != aside

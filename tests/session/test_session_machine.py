@@ -9,6 +9,7 @@ from inf_stream.base.events import (
     AnswerDelta,
     AnswerFinished,
     AnswerStarted,
+    Evidence,
     FinishReason,
     FrameArrived,
     FrameDropped,
@@ -465,7 +466,7 @@ def test_steps_name_one_engine_call_each() -> None:
     engine = ListEngine()
     for step in (IngestFrames((frame(0),)), IngestText("a", 1), BeginAnswer(ask("q").question), StepAnswer()):
         execute(engine, step)
-    assert execute(engine, EndAnswer()) == AnswerEnded(1, {"memories": 4})
+    assert execute(engine, EndAnswer()) == AnswerEnded(1, {"memories": 4}, (Evidence(7, 0.5),))
     assert engine.calls == ["frames", "text", "begin", "step", "end"]
     engine.failures = {5: ZeroDivisionError("a bug")}
     with pytest.raises(ZeroDivisionError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inf_stream.base.events import FinishReason, Frame, FrameArrived, Question, QuestionAsked
+from inf_stream.base.events import Evidence, FinishReason, Frame, FrameArrived, Question, QuestionAsked
 from inf_stream.engine.protocol import AnswerStep
 
 S = 1_000_000_000
@@ -77,6 +77,9 @@ class ListEngine:
             said, self.said = self.said, None
             self.memory.append("said " + "".join(said))
         return len(said)
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        return (Evidence(7, 0.5),)
 
     def stats(self) -> dict[str, float | int | str]:
         return {"memories": len(self.memory)}
