@@ -33,7 +33,7 @@ Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 DEMO_FLAGS = {f: MODEL_FLAGS[f] for f in ("--model", "--policy", "--budget", "--device", "--dtype", "--threads")}
 DEMO_DEFAULTS = (
-    Override("the demo", "cache.budget_tokens", 512),
+    Override("the demo", "cache.budget_tokens", 768),
     Override("the demo", "answer.max_tokens", 40),
     Override("the demo", "answer.repetition_penalty", 1.1),
 )
@@ -43,23 +43,24 @@ REFUSED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 _ASK_EXAMPLES = """\
 examples:
-  inf-stream ask party.mp4 "What is happening?" --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct
+  inf-stream ask party.mp4 "What is happening?"
   inf-stream ask lecture.mp4 "What is on the board?" --at 12:30 --at 45:00
   inf-stream ask rtsp://camera.local/door --questions questions.jsonl --duration 1:00:00 --json
-  inf-stream ask photos/ "Which season is it?" --memory-map map.png --stats
+  inf-stream ask photos/ "Is there a dog?" --memory-map map.png --stats
+  inf-stream ask party.mp4 "What is happening?" --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct
 
 With --save the session outlives the program: tomorrow `inf-stream ask --resume FILE QUESTION` asks it about what it
 has seen, and `inf-stream ask --resume FILE VIDEO QUESTION` goes on with the stream.
 
 The question is asked once at every --at, or at the end if there is none; with the last answer the run ends, or goes
 on to --duration. A questions file has one JSON object a line: {"at_s": 750, "text": "What happened?"}. A recording
-made with --record is a VIDEO too: it brings its questions along and gives the same answers. Every video needs a model
-that sees: name it with --model as in the first example, or in a --config FILE.
+made with --record is a VIDEO too: it brings its questions along and gives the same answers. The built-in model is a
+very small one, for trying things out; name a larger one with --model as in the last example, or in a --config FILE.
 """
 _CHAT_EXAMPLES = """\
 examples:
   inf-stream chat
-  inf-stream chat --video camera:0 --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct
+  inf-stream chat --video camera:0
   cat book.txt | inf-stream chat --then "Who is the narrator?" --then "Where are we now?"
 
 On a terminal every line is a question; /quit, /cancel, /stats and /map FILE.png are orders, and Ctrl-C cancels a
@@ -143,7 +144,11 @@ def _make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     for name, summary, fill in (
         ("ask", "ask questions about a video, a folder of images, a camera or an address", _add_ask),
         ("chat", "an endless conversation, with a video or piped text running beside it", _add_chat),
-        ("demo", "see it work: a book read through a small cache, with questions in between", _add_demo),
+        (
+            "demo",
+            "see it work: a minute of video through a small cache, with questions about now and before",
+            _add_demo,
+        ),
         ("models", "what is built in, which model families run, which cache policies there are", _add_models),
         ("doctor", "what this machine has, what is missing, and what to do about it", _add_doctor),
     ):
@@ -237,7 +242,12 @@ def _add_session_flags(parser: argparse.ArgumentParser) -> None:
         help="keep the session in this file, while it runs and at its end; readable by you alone, not encrypted",
     )
     group.add_argument("--save-every", metavar="TIME", help="wall time between two saves [default: 1:00]")
-    group.add_argument("--resume", metavar="FILE", type=Path, help="go on with a session that was kept with --save")
+    group.add_argument(
+        "--resume",
+        metavar="FILE",
+        type=Path,
+        help="go on with a session that was kept with --save; with the same FILE as --save, also if there is none yet",
+    )
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -304,8 +314,6 @@ def _keeping(arguments: argparse.Namespace) -> "Keeping":
     from inf_stream.app.saving import Keeping
 
     every_ns = parse_duration(arguments.save_every, "--save-every")
-    if every_ns is not None and arguments.save is None:
-        raise ConfigError("--save-every says how often, but not where; add --save FILE")
     more = {} if every_ns is None else {"every_ns": every_ns}
     return Keeping(save=arguments.save, resume=arguments.resume, **more)
 
@@ -338,7 +346,10 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _refuse_early(arguments: argparse.Namespace) -> None:
     """Refuse what can be judged before the slow imports."""
     parse_duration(arguments.duration)
-    parse_duration(arguments.save_every, "--save-every")
+    if parse_duration(arguments.save_every, "--save-every") is not None and arguments.save is None:
+        raise ConfigError("--save-every says how often, but not where; add --save FILE")
+    if arguments.resume is not None and arguments.resume == arguments.save and not arguments.resume.exists():
+        arguments.resume = None  # the first run of a service that is always started with both
     if arguments.memory_map is not None:
         require_memory_map(arguments.memory_map)
 

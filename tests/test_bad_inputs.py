@@ -215,7 +215,7 @@ CASES: dict[str, tuple[Words, tuple[str, ...]]] = {
         ("reads text only and cannot see video", "--model Hugging"),
     ),
     "the text model that is built in, for a video": (
-        lambda root: ["ask", root / "clip.mp4", "What?"],
+        lambda root: ["ask", root / "clip.mp4", "What?", "--model", "smollm2-135m"],
         ("model 'smollm2-135m' reads text only", "--model"),
     ),
     "a misspelt built-in model": (

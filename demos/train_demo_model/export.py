@@ -1,6 +1,6 @@
 """Write what was trained into the package: the graft that `--model demo` puts on SmolLM2.
 
-python demos/train_demo_model/export.py --work /tmp/demo_model [--to inf_stream/models/weights/demo]
+python demos/train_demo_model/export.py --work /tmp/demo_model
 """
 
 import argparse
@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from samples import CHAT_TEMPLATE, TIME_FORMAT
 from torch import Tensor
 
+from inf_stream.models.weights import builtin
 from inf_stream.models.weights.grafted import CONFIG, PROCESSOR, TEMPLATE, WEIGHTS
 
 LIMIT_BYTES = 25_000_000
+SHIPPED = Path(builtin.__file__).parent / "demo"
 
 
 def graft_of(network: Network) -> dict[str, Tensor]:
@@ -75,7 +77,7 @@ def load_trained(work: Path, encoder: int, rank: int, checkpoint: str = "checkpo
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="the folder the training was given")
-    parser.add_argument("--to", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--to", type=Path, default=SHIPPED, help="folder to write into; the package's own if left out")
     parser.add_argument("--encoder", type=int, choices=[0, 1, 2], default=2)
     parser.add_argument("--rank", type=int, default=16)
     args = parser.parse_args()

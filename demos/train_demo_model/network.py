@@ -8,13 +8,14 @@ import torch
 from encoder import pretrained
 from features import split_block
 from packing import Batch
+from safetensors.torch import load_file
 from samples import CHAT_TEMPLATE
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from inf_stream.models.weights import load_pretrained
-from inf_stream.models.weights.grafted import llava_around
+from inf_stream.models.weights.grafted import WEIGHTS, llava_around
 
 LANGUAGE_MODEL = "smollm2-135m"
 _ROWS = 64
@@ -145,6 +146,16 @@ class Network(nn.Module):
         """Negative log likelihood of every target, ``[targets]``, float32."""
         hidden = self.hidden(batch, maps)[batch.targets]
         return FrozenHeadLoss.apply(hidden, self.model.lm_head.weight, batch.labels)
+
+    def load_graft(self, folder: Path) -> None:
+        """Begin with what `export.py` wrote, of the same encoder and rank."""
+        state = load_file(folder / WEIGHTS)
+        for name, part in self.model.named_modules():
+            if isinstance(part, LowRank) and f"{name}.down" in state:
+                state[f"{name}.down"] = state[f"{name}.down"].float() / part.scale
+        found = self.model.load_state_dict({name: weight.float() for name, weight in state.items()}, strict=False)
+        if found.unexpected_keys:
+            raise SystemExit(f"{folder} holds another model's graft: {found.unexpected_keys[0]} is unknown")
 
     def trained(self) -> dict[str, Tensor]:
         """Everything that was trained, by name."""

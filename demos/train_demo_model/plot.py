@@ -21,6 +21,7 @@ def draw(log: Path, picture: Path) -> None:
         losses = np.array([rows[s]["loss"] for s in steps])
         window = min(WINDOW, len(losses))
         left.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=kind)
+    right.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     checks = {s: r["dev"] for s, r in sorted(rows.items()) if "dev" in r}
     for name in sorted({n for c in checks.values() for n in c}):
         right.plot(
@@ -29,7 +30,7 @@ def draw(log: Path, picture: Path) -> None:
     for axes, title in ((left, "training"), (right, "held out")):
         axes.set(title=title, xlabel="step", ylabel="loss a token")
         if axes.has_data():
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     figure.savefig(picture, dpi=100)
     plt.close(figure)

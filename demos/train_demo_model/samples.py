@@ -20,8 +20,8 @@ TIME_FORMAT, AFTER_FRAME = "{clock}", "\n"
 """As the runtime's family of the model has them."""
 
 CAPTION_ASKS = ("What do you see?", "What is happening?", "Describe the picture.", "What is shown now?")
-HELD = 8
-"""Longer streams show each scene in one frame only."""
+HELD = {4: 10, 8: 3}
+"""Scenes of a stream, at most -> frames that show each, at most; longer streams have one frame a scene."""
 
 NOT_SEEN = "I have not seen that."
 
@@ -172,18 +172,18 @@ def stream_sample(rng: Generator, pictures: Sequence[Picture], scenes: int) -> S
     chosen = [pictures[int(i)] for i in rng.choice(len(pictures), scenes, replace=False)]
     step = float(rng.choice([1, 2, 3, 5, 10, 15, 20, 30, 60]))
     at_s, sample = start_s(rng), Sample()
-    holds = scenes <= HELD and rng.random() < 0.4
+    longest = next((frames for most, frames in HELD.items() if scenes <= most), 1) if rng.random() < 0.5 else 1
     times: list[float] = []
-    talk = rng.random() < 0.4
+    talk = rng.random() < 0.5
     for number, picture in enumerate(chosen):
         mirrored = bool(rng.random() < 0.5)
-        for _ in range(int(rng.integers(1, 4)) if holds else 1):
+        for _ in range(int(rng.integers(1, longest + 1))):
             sample.trunk.append((Photo(picture.index, mirrored), at_s))
             if len(times) == number:
                 times.append(at_s)
             at_s += step
         upto = chosen[: number + 1]
-        if talk and rng.random() < 0.25:
+        if talk and rng.random() < 0.35:
             branch = ask_about(rng, upto, times, 0)
             sample.trunk.append((branch.question, branch.answers[0]))
         for _ in range(_questions(rng, number, scenes)):
@@ -273,7 +273,7 @@ def capital(text: str) -> str:
 
 def _questions(rng: Generator, number: int, scenes: int) -> int:
     """Few in the middle, many at the end."""
-    return max(6, scenes * 2 // 3) if number == scenes - 1 else int(rng.random() < 0.3)
+    return min(max(6, scenes * 2 // 3), 16) if number == scenes - 1 else int(rng.random() < min(0.3, 2 / scenes))
 
 
 # ---- rendered clips --------------------------------------------------------------------------------

@@ -41,11 +41,12 @@ SEEING_SHARE = 0.4
 """Of the steps, how many teach to see before the rest teaches to remember what was seen."""
 
 ALIGN_EPOCHS, ALIGNED = 6, "aligned.pt"
-BATCH_TOKENS = 1200
-LONGEST = 40
+BATCH_TOKENS, BATCH_SQUARE = 1200, 1_200_000
+"""Of a batch, about: its tokens, and its samples times the square of the longest, which memory goes with."""
+LONGEST = 28
 """Scenes of a long stream; attention over more costs memory with their square."""
 
-REPORT, KEEP, CHECK = 10, 100, 200
+REPORT, KEEP, CHECK = 10, 50, 200
 
 
 class Split:
@@ -86,14 +87,17 @@ class Split:
         return [photos, rendered], in_photos.mean(0)
 
     def draw(self, rng: Generator, kind: str) -> list[Sample]:
-        """Samples of one kind, about `BATCH_TOKENS` and more of them."""
+        """Samples of one kind, within `BATCH_TOKENS` and `BATCH_SQUARE`, as far as they can be told beforehand."""
         if kind == "pictures":
             chosen = rng.choice(len(self.pictures), 8, replace=False)
             return [picture_sample(rng, self.pictures[int(i)], self.rare) for i in chosen]
         if kind == "streams":
             scenes, found = int(rng.integers(2, 13)), list[Sample]()
             while sum(s.about_tokens for s in found) < BATCH_TOKENS:
-                found.append(stream_sample(rng, self.pictures, scenes))
+                more = [*found, stream_sample(rng, self.pictures, scenes)]
+                if found and len(more) * max(s.about_tokens for s in more) ** 2 > BATCH_SQUARE:
+                    break
+                found = more
             return found
         if kind == "long streams":
             return [stream_sample(rng, self.pictures, int(rng.integers(16, LONGEST + 1)))]
@@ -163,7 +167,10 @@ def train(rank: int, args: argparse.Namespace) -> None:
     network = Network(args.encoder, args.rank, args.work)
     train_split, dev = (Split(network, args.data, args.work, name) for name in ("train", "dev"))
     packer = Packer(Words(network.tokenizer), network.cells)
-    network.load_state_dict(torch.load(args.work / ALIGNED, weights_only=True), strict=False)
+    if args.begin_with is None:
+        network.load_state_dict(torch.load(args.work / ALIGNED, weights_only=True), strict=False)
+    else:
+        network.load_graft(args.begin_with)
     network.to(device)
     groups = network.groups()
     parameters = [p for group in groups.values() for p in group]
@@ -183,14 +190,13 @@ def train(rank: int, args: argparse.Namespace) -> None:
         for layer in network.language_model.layers:
             layer.compile(dynamic=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    seeing = SEEING_SHARE * args.steps if args.begin_with is None else 0
     recent: list[float] = []
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=args.steps, completed=begin)
         for step in range(begin, args.steps):
             began = time.monotonic()
-            kind = draw_kind(
-                np.random.default_rng([args.seed, step]), SEEING if step < SEEING_SHARE * args.steps else REMEMBERING
-            )
+            kind = draw_kind(np.random.default_rng([args.seed, step]), SEEING if step < seeing else REMEMBERING)
             batch = packer.pack(train_split.draw(np.random.default_rng([args.seed, step, rank]), kind)).to(device)
             losses = network.losses(batch, train_split.maps(batch.shown).to(device))
             loss = mean(losses, batch)
@@ -228,14 +234,18 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Compute the features and align the visual tokens, once, before several processes want them."""
+    features = [args.work / f"{kind}_{split}.npy" for kind in ("photos", "clips") for split in CLIP_SEEDS]
+    if all(path.exists() for path in (*features, args.work / ALIGNED)):
+        return
     torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads * args.processes)
     network = Network(args.encoder, args.rank, args.work)
     splits = {name: Split(network, args.data, args.work, name) for name in CLIP_SEEDS}
-    if not (args.work / ALIGNED).exists():
-        words = vocabulary(splits["train"].pictures)
-        sources, prior = splits["train"].sources(words, network.cells)
-        align(network, words, prior, sources, ALIGN_EPOCHS, args.seed, args.work / ALIGNED)
+    if args.begin_with is not None:
+        return
+    words = vocabulary(splits["train"].pictures)
+    sources, prior = splits["train"].sources(words, network.cells)
+    align(network, words, prior, sources, ALIGN_EPOCHS, args.seed, args.work / ALIGNED)
 
 
 def arguments() -> argparse.Namespace:
@@ -243,6 +253,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds flickr8k/")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is made (about 2 GB)")
     parser.add_argument("--steps", type=int, default=6000, help="batches of about 1 500 tokens")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="GRAFT",
+        help="go on from a graft, e.g. the package's own, which sees already",
+    )
     parser.add_argument("--encoder", type=int, choices=[0, 1, 2], default=2, help="EfficientNet-Lite variant")
     parser.add_argument("--rank", type=int, default=16, help="of the updates of the language model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

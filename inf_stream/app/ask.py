@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
+from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight, with_model
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, parse_duration
 from inf_stream.app.recordings import is_recording, recorded
@@ -63,6 +63,7 @@ def ask(request: AskRequest) -> int:
         KeyboardInterrupt: after Ctrl-C, with everything in order.
     """
     screen = Screen.standard()
+    request = replace(request, settings=with_model(request.settings, sees=True))
     until_ns = parse_duration(request.duration)
     request.output.check()
     request.keeping.check(request.record)
@@ -94,9 +95,8 @@ def open_video(address: str, settings: Settings, *, loop: bool, until_ns: int | 
 
 def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | None) -> None:
     planned, address, keeping = request.planned, request.video or "", request.keeping
-    lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns != _ENDLESS_NS]
     name = source.describe() if "://" in address else Path(address).name
-    progress = StreamProgress(screen.errors, name, seconds(min(lengths_ns)) if lengths_ns else None)
+    progress = StreamProgress(screen.errors, name, _length_s(source, until_ns))
     report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=request.video is not None)
@@ -104,6 +104,7 @@ def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | 
         if keeping.resume is not None:
             past = resume(engine, keeping.resume)
             source, until_ns = _behind(past, source, request, report, until_ns)
+            progress.total = _length_s(source, until_ns)
         require_questions_fit(engine, planned)
         if engine.model.vision is not None:
             source.frame_size = engine.model.vision.frame_size
@@ -123,6 +124,11 @@ def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | 
                 )
         finally:
             draw_map(engine, request.output.memory_map, report)
+
+
+def _length_s(source: Source, until_ns: int | None) -> float | None:
+    lengths_ns = [ns for ns in (source.duration_ns, until_ns) if ns is not None and ns < _ENDLESS_NS]
+    return seconds(min(lengths_ns)) if lengths_ns else None
 
 
 def _behind(

@@ -12,7 +12,7 @@ from inf_stream.app.ask import open_video
 from inf_stream.app.conversation import HELP, Conversation
 from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
-from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight
+from inf_stream.app.loading import check_settings, load_engine, require_questions_fit, require_sight, with_model
 from inf_stream.app.paced import PacedSource
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_questions
@@ -65,6 +65,8 @@ def chat(request: ChatRequest) -> int:
         KeyboardInterrupt: after Ctrl-C, with everything in order.
     """
     screen = Screen.standard()
+    sees = request.video is not None
+    request = dataclasses.replace(request, settings=with_model(request.settings, sees=sees))
     _check(request)
     planned = [q for text in request.then for q in plan_questions(text, (), None)]
     request.output.check()

@@ -1,19 +1,45 @@
-"""`inf-stream demo`: fourteen chapters of a book read through a cache of a few hundred tokens, with questions."""
+"""`inf-stream demo`: a minute of video watched through a small cache, with questions about now and before.
+
+A model that reads text only is given fourteen chapters of a book instead.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
-from inf_stream.app.loading import VISION_MODEL, check_settings, load_engine
+from inf_stream.app.ask import open_video
+from inf_stream.app.loading import VISION_MODEL, check_settings, load_engine, with_model
 from inf_stream.app.outputs import require_memory_map
 from inf_stream.app.progress import StreamProgress
-from inf_stream.app.reports import Screen
-from inf_stream.app.running import draw_map, run_stream
+from inf_stream.app.questions import PlannedQuestion
+from inf_stream.app.reports import Report, Screen
+from inf_stream.app.running import Stream, draw_map, run_stream
+from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.text_report import TextReport
+from inf_stream.base.clock import NS_PER_S, seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.events import Question, QuestionAsked, TextArrived
+from inf_stream.engine.engine import Engine
 from inf_stream.session.queue import cut_text
+
+CLIP = "places.mp4"
+CLIP_QUESTIONS = tuple(
+    PlannedQuestion(text, at_s * NS_PER_S, aside=True)
+    for at_s, text in (
+        (8, "What do you see?"),
+        (8, "Is there a woman?"),
+        (28, "What do you see?"),
+        (33, "Is there a woman now?"),
+        (33, "Did a woman appear?"),
+        (50, "What do you see?"),
+        (50, "Is there grass now?"),
+        (50, "When did grass appear?"),
+        (59, "When did a horse appear?"),
+        (59, "What was shown at 00:30?"),
+    )
+)
+"""Questions that a model of this size can be asked in fairness; asides, so that no answer leans on another."""
 
 _PIECE_CHARACTERS = 1024
 
@@ -33,10 +59,67 @@ STOPS = (
     Stop("swallow up Jonah.", "Which man in the Bible is the sermon about?"),
     Stop("And thus have these naked Nantucketers", "What is the name of the island?"),
 )
-"""Questions that a model of 135 million weights can be asked in fairness."""
 
 
-class DemoStream:
+def demo(settings: Settings, memory_map: Path) -> int:
+    """Run the demo; returns the exit status.
+
+    Raises:
+        InfStreamError: the model cannot be fetched, or the picture cannot be written.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    screen = Screen.standard()
+    settings = with_model(settings, sees=True)
+    require_memory_map(memory_map)
+    check_settings(settings)
+    engine = load_engine(settings, screen, sees=False)
+    play = _play_book if engine.model.vision is None else _play_clip
+    play(engine, screen, settings, memory_map)
+    seen, kept = engine.cache.seen_tokens, engine.cache.used_tokens
+    screen.write(
+        f"\n{seen:,} tokens went by; {kept:,} of them ({kept / seen:.1%}) are still in the cache, whose "
+        f"{engine.cache.bytes() / 2**20:.1f} MiB never grew.\n"
+        f"Which ones: {memory_map}. The rest is forgotten: asked about it now, the model would guess.\n"
+        "Real work takes a larger model, and one flag:\n"
+        f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n'
+    )
+    return 0
+
+
+# ---- a clip, for models that see -------------------------------------------------------------------
+
+
+def _play_clip(engine: Engine, screen: Screen, settings: Settings, memory_map: Path) -> None:
+    assert engine.model.vision is not None, "chosen by it"
+    with (
+        as_file(files("inf_stream.app") / "data" / CLIP) as path,
+        open_video(str(path), settings, loop=False, until_ns=None) as source,
+    ):
+        length_s = seconds(source.duration_ns or 0)
+        screen.write(
+            f"{length_s:.0f} seconds of video, {settings.source.fps:g} frame a second, through a cache of "
+            f"{settings.cache.budget_tokens} tokens, by {settings.model.name}.\n"
+            "A very small model: it knows people, animals and places outdoors, and is often wrong about the rest.\n\n"
+        )
+        source.frame_size = engine.model.vision.frame_size
+        report = TextReport(screen, StreamProgress(screen.errors, "watching", length_s), questions=True)
+        stream = ScheduledStream(source, CLIP_QUESTIONS, in_order=True)
+        _play(engine, stream, report, settings, memory_map)
+        faster = report.throughput.frames_per_s / settings.source.fps
+        screen.write(f"\nIt watched {faster:.0f} times faster than real time.")
+
+
+def _play(engine: Engine, stream: Stream, report: Report, settings: Settings, memory_map: Path) -> None:
+    try:
+        run_stream(engine, stream, report, settings.source, live=False)
+    finally:
+        draw_map(engine, memory_map, report)
+
+
+# ---- a book, for models that read ------------------------------------------------------------------
+
+
+class BookStream:
     """The book in pieces, with the questions in between."""
 
     def __init__(self, text: str, stops: Sequence[Stop]):
@@ -58,45 +141,23 @@ class DemoStream:
         yield from _pieces(text[start:])
 
 
-def _pieces(text: str) -> Iterator[TextArrived]:
-    for piece in cut_text(text, _PIECE_CHARACTERS):
-        yield TextArrived(piece, 0)
-
-
 def book() -> str:
     """The text that is shipped, one line a paragraph."""
     raw = (files("inf_stream.app") / "data" / "moby_dick.txt").read_text(encoding="utf-8")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in raw.split("\n\n"))
 
 
-def demo(settings: Settings, memory_map: Path) -> int:
-    """Run the demo; returns the exit status.
-
-    Raises:
-        InfStreamError: the model cannot be fetched, or the picture cannot be written.
-        KeyboardInterrupt: after Ctrl-C.
-    """
-    screen = Screen.standard()
-    require_memory_map(memory_map)
-    check_settings(settings)
+def _play_book(engine: Engine, screen: Screen, settings: Settings, memory_map: Path) -> None:
     text = book()
     screen.write(
         f"Moby-Dick, chapters 1 to 14 ({len(text):,} characters), read through a cache of "
-        f"{settings.cache.budget_tokens} tokens by {settings.model.name}.\n"
-        "Each question is about the page just read. This is a small text model: it shows the cache, not wit.\n"
-        "Video needs a model that sees:\n"
-        f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n\n'
+        f"{settings.cache.budget_tokens} tokens by {settings.model.name}, which reads text only.\n"
+        "Each question is about the page just read.\n\n"
     )
-    engine = load_engine(settings, screen, sees=False)
     report = TextReport(screen, StreamProgress(screen.errors, "reading", len(text)), stats=True, questions=True)
-    try:
-        run_stream(engine, DemoStream(text, STOPS), report, settings.source, live=False)
-    finally:
-        draw_map(engine, memory_map, report)
-    seen, kept = engine.cache.seen_tokens, engine.cache.used_tokens
-    screen.write(
-        f"\n{seen:,} tokens went by; {kept:,} of them ({kept / seen:.1%}) are still in the cache, whose "
-        f"{engine.cache.bytes() / 2**20:.1f} MiB never grew.\n"
-        f"Which ones: {memory_map}. The rest is forgotten: asked about the first page now, it would guess.\n"
-    )
-    return 0
+    _play(engine, BookStream(text, STOPS), report, settings, memory_map)
+
+
+def _pieces(text: str) -> Iterator[TextArrived]:
+    for piece in cut_text(text, _PIECE_CHARACTERS):
+        yield TextArrived(piece, 0)

@@ -1,5 +1,6 @@
 """From settings to an engine that is ready, with early refusals and a progress line meanwhile."""
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 
@@ -14,11 +15,24 @@ from inf_stream.base.errors import BudgetError, ModelError
 from inf_stream.cache.policies import make_policy
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
-from inf_stream.models.weights import BUILTIN, LoadedWeights, machine_facts, resolve_device, resolve_dtype
+from inf_stream.models.weights import (
+    BUILTIN,
+    LoadedWeights,
+    machine_facts,
+    resolve_auto,
+    resolve_device,
+    resolve_dtype,
+)
 from inf_stream.models.weights.checkpoint import local_path, read_json
 
 VISION_MODEL = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
-"""A small model that sees, for messages."""
+"""A small model for real work that sees, for messages."""
+
+
+def with_model(settings: Settings, *, sees: bool) -> Settings:
+    """The settings with the model's name in the place of ``auto``; `sees` says whether it will be given frames."""
+    name = resolve_auto(settings.model.name, sees=sees)
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, name=name))
 
 
 def check_settings(settings: Settings) -> None:
@@ -93,4 +107,5 @@ def _weights(settings: Settings, screen: Screen) -> LoadedWeights:
 
 
 def _blind(name: str) -> str:
-    return f"model '{name}' reads text only and cannot see video; name one that sees, e.g. --model {VISION_MODEL}"
+    remedy = f"name one that sees, e.g. --model {VISION_MODEL}, or leave --model out"
+    return f"model '{name}' reads text only and cannot see video; {remedy}"

@@ -42,11 +42,16 @@ class Keeping:
         """Refuse what cannot be done before anything slow starts.
 
         Raises:
-            ConfigError: the session cannot be saved there, or is to be recorded although it has a past.
+            ConfigError: the session cannot be saved there, would take the place of another, or is to be recorded
+                although it has a past.
             StateError: there is no session to go on with.
         """
         if self.save is not None:
             require_writable(self.save, "saved session")
+            if self.save.exists() and self.save != self.resume:
+                raise ConfigError(
+                    f"saved session '{self.save}' exists; go on with it by --resume {self.save}, or delete it first"
+                )
         if self.resume is not None:
             read_facts(self.resume)
             if record is not None:
@@ -90,12 +95,17 @@ class Past:
             later_ns = self.now_ns + self.lost_ns()
             missed = f"{self.lost_ns() / NS_PER_S:.0f} s of the stream were not seen"
             return ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames), missed
-        if address == self.video and not loop:
+        if identity(address) == self.video and not loop:
             again = ResumedSource(source, skip_ns=self.now_ns, later_ns=0, first_number=self.frames)
             return again, f"'{address}' goes on from {format_clock(self.now_ns)}; nothing of it is lost"
         later_ns = self.now_ns + NS_PER_S
         later = ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames)
         return later, f"'{address}' follows from {format_clock(later_ns)} on"
+
+
+def identity(video: str | None) -> str | None:
+    """What tells a stream from others wherever the program is started: the full path of a file, or an address."""
+    return video if video is None or "://" in video or not Path(video).exists() else str(Path(video).resolve())
 
 
 def saved_settings(path: Path) -> Settings:
@@ -163,6 +173,7 @@ class Snapshots(ForwardingEngine):
         self._due_s = clock() + self._every_s
         self._frame_numbers = int(facts.get("frame_numbers", 0))
         self._writing: threading.Thread | None = None
+        self._changed = False
 
     def ingest_frames(self, frames: Sequence[Frame]) -> None:
         """As the engine's; then a snapshot if one is due."""
@@ -182,17 +193,18 @@ class Snapshots(ForwardingEngine):
         return tokens
 
     def close(self) -> None:
-        """Save what there is now. An engine that broke off in an answer leaves the latest snapshot in place.
+        """Save what there is now, if anything came. An engine that broke in an answer leaves the latest snapshot.
 
         Raises:
             StateError: it cannot be written.
         """
         if self._writing is not None:
             self._writing.join()
-        if not self._whole.is_answering:
+        if self._changed and not self._whole.is_answering:
             write_state(self._state().on_cpu(), self._path)
 
     def _save_if_due(self) -> None:
+        self._changed = True
         if self._clock() < self._due_s or (self._writing is not None and self._writing.is_alive()):
             return
         self._writing = threading.Thread(target=self._write, args=(self._state().on_cpu(),), name="inf-stream-saving")
@@ -229,7 +241,7 @@ def kept(
         return
     facts = {
         "settings": dataclasses.asdict(settings),
-        "video": video,
+        "video": identity(video),
         "frame_numbers": past.frames if past is not None else 0,
     }
     snapshots = Snapshots(engine, keeping, facts, warn)

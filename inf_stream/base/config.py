@@ -41,7 +41,11 @@ def setting(
 class ModelSettings:
     """`[model]`: which weights, where, and how they are spoken to."""
 
-    name: str = setting("smollm2-135m", "built-in name, hub id, local folder, or GGUF file")
+    name: str = setting(
+        "auto",
+        "built-in name, hub id, local folder, or GGUF file; auto: the built-in that sees, or for text alone the one "
+        "that reads",
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
     dtype: str = setting(
         "auto", "number format of weights and cache", choices=("auto", "float32", "bfloat16", "float16")

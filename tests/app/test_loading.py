@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from inf_stream.app import loading
-from inf_stream.app.loading import require_sight
+from inf_stream.app.loading import require_sight, with_model
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import Settings, settings_from_mapping
 from inf_stream.base.errors import ModelError
@@ -41,9 +41,21 @@ def test_the_hub_draws_its_own_progress_on_a_terminal_only(
     assert bars == ([] if terminal else [False])
 
 
+@pytest.mark.parametrize(
+    ("given", "sees", "taken"),
+    [("auto", True, "demo"), ("auto", False, "smollm2-135m"), ("org/model", True, "org/model"), ("", False, "")],
+)
+def test_a_run_without_a_model_takes_the_built_in_that_suits_it(given: str, sees: bool, taken: str) -> None:
+    settings = settings_from_mapping({"model": {"name": given, "device": "cpu"}})
+    resolved = with_model(settings, sees=sees)
+    assert (resolved.model.name, resolved.model.device) == (taken, "cpu")
+    assert resolved.cache is settings.cache
+
+
 def test_sight_is_asked_of_what_is_known(seeing: Path, reading: Path, tmp_path: Path) -> None:
     require_sight(str(seeing))
     require_sight("org/model")
+    require_sight("demo")
     require_sight(str(tmp_path))
     (tmp_path / "m.GGUF").touch()
     for name in (str(reading), "smollm2-135m", str(tmp_path / "m.GGUF")):

@@ -19,7 +19,7 @@ from inf_stream.app import saving
 from inf_stream.app.saving import Keeping, Past, Snapshots
 from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.errors import StateError
-from inf_stream.base.events import Frame, FrameArrived, Question, SourceNotice, TextArrived
+from inf_stream.base.events import Evidence, Frame, FrameArrived, Question, SourceNotice, TextArrived
 from inf_stream.base.state import State, read_facts, read_state, write_state
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.sources import ResumedSource, Source, SourceEvent
@@ -72,6 +72,24 @@ def test_a_saved_session_is_asked_about_what_it_saw(
     assert third.answers[0]["stats"]["answers"] == 3
 
 
+def test_a_service_is_always_started_the_same_way(
+    capsys: pytest.CaptureFixture[str], seeing: Path, long_clip: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.ifs"
+    words = (long_clip, "What?", "--duration", 3, "--save", file, "--resume", file)
+    frames = [ask(capsys, seeing, *words).answers[0]["stats"]["frames"] for _ in range(3)]
+    assert frames == [3, 5, 7], "a duration counts from the last frame"
+
+
+def test_a_stream_that_is_refused_takes_the_place_of_nothing(
+    capsys: pytest.CaptureFixture[str], seeing: Path, long_clip: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.ifs"
+    ran = run(capsys, "ask", long_clip, "What?", "--model", seeing, "--budget", 16, "--save", file)
+    assert ran.status == 2
+    assert not file.exists()
+
+
 def test_another_video_follows_what_was_seen(
     capsys: pytest.CaptureFixture[str], seeing: Path, long_clip: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -97,6 +115,7 @@ def test_a_conversation_is_taken_up_again(
     first = chat(*model, "--save", file, typed="One?\n")
     then = chat("--resume", file, typed="Two?\n")
     assert [a["text"] for a in (*first.answers, *then.answers)] == [a["text"] for a in whole.answers]
+    file.unlink()
     read = chat(*model, "--save", file, "--then", "So?", typed="a long story " * 9)
     more = chat("--resume", file, "--then", "So?", typed=" and its end")
     assert more.answers[0]["stats"]["tokens_seen"] > read.answers[0]["stats"]["tokens_seen"]
@@ -135,6 +154,7 @@ def test_a_killed_process_loses_what_came_after_the_last_snapshot(
         (("clip.mp4", "What?", "--save-every", "5"), "add --save FILE"),
         (("clip.mp4", "What?", "--save", "s.ifs", "--save-every", "0"), "--save-every is 0; give more than 0 seconds"),
         (("--resume", "s.ifs", "What?", "--record", "r"), "leave --record or --resume out"),
+        (("clip.mp4", "What?", "--save", "text.ifs"), "go on with it by --resume text.ifs, or delete it first"),
         (("--resume", "s.ifs", "What?", "--budget", "96"), "has budget_tokens 64, this one 96"),
         (("What?",), "nothing is asked"),
         ((), "no VIDEO is named"),
@@ -255,6 +275,9 @@ class FakeEngine:
     def stats(self) -> dict[str, float | int | str]:
         return {}
 
+    def evidence(self) -> tuple[Evidence, ...]:
+        return ()
+
     def ingest_frames(self, frames: Sequence[Frame]) -> None:
         self.steps += 1
 
@@ -319,6 +342,9 @@ def test_an_engine_that_broke_in_an_answer_leaves_the_last_snapshot(tmp_path: Pa
     engine, file = FakeEngine(), tmp_path / "s.ifs"
     saved = snapshots(engine, file, [], [0.0])
     saved.close()
+    assert not file.exists(), "nothing came"
+    saved.end_answer()
+    saved.close()
     engine.steps, engine.is_answering = 9, True
     saved.close()
-    assert steps_in(file) == 0
+    assert steps_in(file) == 1

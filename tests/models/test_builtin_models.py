@@ -1,6 +1,7 @@
 """The built-in model: its file, its converted copy, and what happens when either is damaged."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_smollm2_converted_equals_the_file(
     assert copy.tokenizer.get_vocab() == tokenizer.get_vocab()
     assert copy.model.generation_config.eos_token_id == model.generation_config.eos_token_id == [2, 0]
     assert not copy.model.training
+
+
+def test_demo_is_shipped_whole_and_small() -> None:
+    folder = Path(converted.__file__).parent / str(BUILTIN["demo"].graft)
+    weights = folder / "graft.safetensors"
+    assert 20e6 < weights.stat().st_size <= 25e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    figures = re.findall(r"^\| ([^|]+?) \| ([\d.]+%?) \|", card, re.MULTILINE)
+    assert {"caption BLEU-4", "yes/no", "motion direction", "count"} <= {name for name, _ in figures}
+    assert BUILTIN["demo"].sees
+    assert not BUILTIN["smollm2-135m"].sees
 
 
 def test_absent_files_are_said_to_be_absent(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Weights: finding, fetching, converting and placing them."""
 
-from inf_stream.models.weights.builtin import BUILTIN, BuiltinModel, fetch_builtin, is_present
+from inf_stream.models.weights.builtin import BUILTIN, BuiltinModel, fetch_builtin, is_present, resolve_auto
 from inf_stream.models.weights.fetch import Progress
 from inf_stream.models.weights.folders import cache_folder
 from inf_stream.models.weights.loaded import LoadedWeights
@@ -25,6 +25,7 @@ __all__ = [
     "load_pretrained",
     "machine_facts",
     "require_memory",
+    "resolve_auto",
     "resolve_device",
     "resolve_dtype",
 ]

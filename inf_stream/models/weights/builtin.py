@@ -48,14 +48,28 @@ _SMOLLM2 = WheelMember(
     size_bytes=98_362_432,
 )
 
+AUTO, SEES, READS = "auto", "demo", "smollm2-135m"
+"""No name at all; the built-ins that stand for it where frames are seen, and where only text is read."""
+
 BUILTIN = {
-    "smollm2-135m": BuiltinModel(
+    SEES: BuiltinModel(
+        description="very small model that sees: SmolLM2-135M-Instruct and an EfficientNet-Lite2, English, any CPU",
+        licence="Apache-2.0",
+        source=_SMOLLM2,
+        graft="demo",
+    ),
+    READS: BuiltinModel(
         description="SmolLM2-135M-Instruct: text, English, runs on any CPU",
         licence="Apache-2.0",
         source=_SMOLLM2,
     ),
 }
 """Name -> model."""
+
+
+def resolve_auto(name: str, *, sees: bool = True) -> str:
+    """`name`, or the built-in that stands for ``auto`` in a run that `sees`, or does not."""
+    return name if name != AUTO else SEES if sees else READS
 
 
 def is_present(name: str, folder: Path | None = None) -> bool:

@@ -18,7 +18,7 @@ from transformers import (
 from inf_stream.base.config import nearest
 from inf_stream.base.errors import ModelError
 from inf_stream.models.weights import checkpoint
-from inf_stream.models.weights.builtin import BUILTIN, load_builtin
+from inf_stream.models.weights.builtin import BUILTIN, load_builtin, resolve_auto
 from inf_stream.models.weights.fetch import Progress, silent
 from inf_stream.models.weights.gguf import load_gguf
 from inf_stream.models.weights.hub import hub_folder
@@ -33,7 +33,7 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
     """Load the model called `name`.
 
     Args:
-        name: a built-in name, a GGUF file, a folder with safetensors weights, or a hub id.
+        name: a built-in name or ``auto``, a GGUF file, a folder with safetensors weights, or a hub id.
         device: where it goes.
         dtype: number format of its weights.
         progress: called while a built-in model is downloaded.
@@ -43,6 +43,7 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
     """
     if not name:
         raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
+    name = resolve_auto(name)
     path = checkpoint.local_path(name)
     if name in BUILTIN:
         return load_builtin(name, dtype, device, progress)
