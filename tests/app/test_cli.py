@@ -106,7 +106,7 @@ def test_the_help_of_the_demo_tells_its_own_defaults(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "kept per layer after each eviction [default: 512]" in shown
+    assert "kept per layer after each eviction [default: 768]" in shown
     assert "configuration file" not in shown
 
 
