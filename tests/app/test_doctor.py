@@ -120,7 +120,7 @@ def test_missing_cache_folder_is_judged_by_its_parent(tmp_path: Path, monkeypatc
     facts = gather()
     assert facts.cache == tmp_path / "not" / "yet"
     assert facts.cache_writable
-    assert facts.builtin == {"smollm2-135m": False}
+    assert facts.builtin == {"demo": False, "smollm2-135m": False}
     assert not facts.cache.exists()
 
 
