@@ -22,7 +22,7 @@ from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, Table, rotate
 from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.attend import attend, chunk_mask
+from inf_stream.cache.attend import attend, attend_with_weights, chunk_mask
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
@@ -379,9 +379,16 @@ class CacheStep:
             cache.window.write(layer, rotated_queries, scaling)
         read = round_up(self._stop, SLOT_GRID)
         kept = cache.planes.rotated_keys[layer, :, :read]
+        window = cache.layout.sliding_windows[layer]
+        if self._receives and tokens == 1 and window is None:
+            # The weights are there already; their slow twin below computes them once more.
+            values_read = cache.planes.values[layer, :, :read]
+            out, weights = attend_with_weights(rotated_queries, kept, values_read, scaling, self._mask(None))
+            by_head = weights[..., : self._stop].mean(1)
+            self.received.append(by_head.mean(0, keepdim=True) if cache._rows == 1 else by_head)
+            return pad(out, (0, 0, 0, rows - 1))
         if self._receives:
             self.received.append(attention_received(rotated_queries, kept, self._stop, scaling, cache._rows))
-        window = cache.layout.sliding_windows[layer]
         first = 0 if window is None else max(0, self._start + 1 - window) // SLOT_GRID * SLOT_GRID
         values_kept = cache.planes.values[layer, :, first:read]
         out = attend(rotated_queries, kept[:, first:], values_kept, scaling, self._mask(window)[:, first:])

@@ -6,41 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.toy_stream import TagMaker, ToyRotation, toy_inputs, toy_layout
+from support.lived_cache import make_cache, stream
+from support.toy_stream import TagMaker, toy_inputs, toy_layout
 from torch import Tensor
 
 from inf_stream.base.errors import StateError
-from inf_stream.base.layout import CacheLayout
 from inf_stream.base.state import State
-from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.policies import POLICIES, make_policy
-from inf_stream.cache.stream_cache import StreamCache
-
-
-def make_cache(
-    policy: str, layout: CacheLayout, options: dict[str, Any] | None = None, budget: int = 20
-) -> StreamCache:
-    small = {"window": 4} if policy == "inf-mllm" else {}
-    made = make_policy(policy, {**small, **(options or {})})
-    return StreamCache(layout, made, ToyRotation(layout), budget_tokens=budget, chunk_tokens=8, evict_every_tokens=4)
-
-
-def feed(cache: StreamCache, tags: TokenTags, seed: int) -> list[Tensor]:
-    step, out = cache.begin(tags), []
-    for layer, (q, k, v) in enumerate(toy_inputs(cache.layout, len(tags), seed)):
-        out.append(step.attend(layer, q, k, v, 0.3))
-    cache.commit(step)
-    return out
-
-
-def stream(cache: StreamCache, tags: TagMaker, first: int, count: int) -> list[Tensor]:
-    out = []
-    for number in range(first, first + count):
-        piece = tags.picture(2, 3) if number % 3 == 1 else tags.text(1 + number % 5)
-        out += feed(cache, piece, number)
-        if number == 0:
-            cache.close_opening()
-    return out
+from inf_stream.cache.policies import POLICIES
 
 
 @pytest.mark.parametrize("segmented", [False, True], ids=["rank", "segments"])
