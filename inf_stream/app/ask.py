@@ -9,16 +9,16 @@ from inf_stream.app.loading import check_settings, load_engine, require_question
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion, parse_duration
 from inf_stream.app.recordings import is_recording, recorded
-from inf_stream.app.reports import Report, Screen
+from inf_stream.app.reports import Screen
 from inf_stream.app.running import Output, draw_map, run_stream
-from inf_stream.app.saving import Keeping, Past, kept, no_source, resume
+from inf_stream.app.saving import Keeping, begin, kept
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.base.clock import seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
 from inf_stream.base.events import AnswerStarted, SessionClosed, Warned
 from inf_stream.session.replay import replay
-from inf_stream.sources import LoopedSource, Source, open_source
+from inf_stream.sources import LoopedSource, NoSource, Source, open_source
 from inf_stream.sources.recording import Recording
 
 _ENDLESS_NS = 1 << 62
@@ -69,12 +69,12 @@ def ask(request: AskRequest) -> int:
     request.keeping.check(request.record)
     check_settings(request.settings)
     if request.video is not None and is_recording(request.video):
-        _replay(request, screen)
+        _replay(request, request.video, screen)
         return 0
     if not request.planned:
         raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
     if request.video is None:
-        _watch(request, screen, no_source(), None)
+        _watch(request, screen, NoSource(), None)
         return 0
     require_sight(request.settings.model.name)
     with open_video(request.video, request.settings, loop=request.loop, until_ns=until_ns) as source:
@@ -100,19 +100,17 @@ def _watch(request: AskRequest, screen: Screen, source: Source, until_ns: int | 
     report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=request.video is not None)
-        past = None
-        if keeping.resume is not None:
-            past = resume(engine, keeping.resume)
-            source, until_ns = _behind(past, source, request, report, until_ns)
-            progress.total = _length_s(source, until_ns)
+        begun = begin(engine, keeping, source, request.video, loop=request.loop, note=report.note)
+        source, begin_ns = begun.source, begun.begin_ns
+        until_ns = None if until_ns is None else until_ns + begin_ns
+        progress.total = _length_s(source, until_ns)
         require_questions_fit(engine, planned)
         if engine.model.vision is not None:
             source.frame_size = engine.model.vision.frame_size
         if source.live and until_ns is None and any(q.at_ns is None for q in planned):
             report.note(f"{source.describe()} is live: press Ctrl-C to end it and have the question answered")
-        begin_ns = 0 if past is None else past.now_ns
         try:
-            with kept(engine, keeping, past, request.settings, request.video, screen.note) as running:
+            with kept(engine, keeping, begun.past, request.settings, request.video, screen.note) as running:
                 run_stream(
                     running,
                     ScheduledStream(source, planned, in_order=not source.live, until_ns=until_ns, begin_ns=begin_ns),
@@ -131,19 +129,7 @@ def _length_s(source: Source, until_ns: int | None) -> float | None:
     return seconds(min(lengths_ns)) if lengths_ns else None
 
 
-def _behind(
-    past: Past, source: Source, request: AskRequest, report: Report, until_ns: int | None
-) -> tuple[Source, int | None]:
-    """What comes after a resumed session, and when it ends: a duration counts from there."""
-    report.note(past.describe())
-    if request.video is None:
-        return source, None
-    behind, told = past.behind(source, request.video, loop=request.loop)
-    report.note(told)
-    return behind, None if until_ns is None else until_ns + past.now_ns
-
-
-def _replay(request: AskRequest, screen: Screen) -> None:
+def _replay(request: AskRequest, folder: str, screen: Screen) -> None:
     for given, name in (
         (request.question is not None, "QUESTION"),
         (bool(request.at), "--at"),
@@ -156,9 +142,9 @@ def _replay(request: AskRequest, screen: Screen) -> None:
     ):
         if given:
             raise ConfigError(
-                f"'{request.video}' is a recording, which brings its own questions and length along; leave {name} out"
+                f"'{folder}' is a recording, which brings its own questions and length along; leave {name} out"
             )
-    recording = Recording(Path(request.video or ""))
+    recording = Recording(Path(folder))
     report = request.output.report(screen, StreamProgress(screen.errors, recording.folder.name, None), questions=True)
     engine = load_engine(request.settings, screen, sees=False)
     try:

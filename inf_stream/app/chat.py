@@ -19,7 +19,7 @@ from inf_stream.app.questions import PlannedQuestion, parse_duration, plan_quest
 from inf_stream.app.recordings import recorded
 from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Output, draw_map, run_stream
-from inf_stream.app.saving import Keeping, Past, kept, resume
+from inf_stream.app.saving import Keeping, begin, kept
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.terminal import Lines
 from inf_stream.base.config import Settings
@@ -29,7 +29,7 @@ from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.session.interrupt import run_interruptible
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.loop import Observer, SessionLoop, engine_worker
-from inf_stream.sources import Source, open_text
+from inf_stream.sources import NoSource, Source, open_text
 
 
 @dataclass(frozen=True)
@@ -96,27 +96,18 @@ def _read_text(request: ChatRequest, planned: Sequence[PlannedQuestion], screen:
     report = request.output.report(screen, progress, questions=len(planned) > 1)
     with recorded(request.record, request.settings, report.note) as observer:
         engine = load_engine(request.settings, screen, sees=False)
-        past = _past(request, engine, report)
+        begun = begin(engine, request.keeping, NoSource(), None, loop=False, note=report.note)
         require_questions_fit(engine, planned)
-        begin_ns = 0 if past is None else past.now_ns
-        source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: begin_ns)
-        stream = ScheduledStream(source, planned, in_order=True, begin_ns=begin_ns)
+        source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: begun.begin_ns)
+        stream = ScheduledStream(source, planned, in_order=True, begin_ns=begun.begin_ns)
         try:
-            with kept(engine, request.keeping, past, request.settings, None, screen.note) as running:
+            with kept(engine, request.keeping, begun.past, request.settings, None, screen.note) as running:
                 run_stream(running, stream, report, request.settings.source, live=False, observer=observer)
         finally:
             draw_map(engine, request.output.memory_map, report)
         if not report.throughput.characters:
             report.note("nothing was piped in: the questions were asked about an empty text")
     return 0
-
-
-def _past(request: ChatRequest, engine: Engine, report: Report) -> Past | None:
-    if request.keeping.resume is None:
-        return None
-    past = resume(engine, request.keeping.resume)
-    report.note(past.describe())
-    return past
 
 
 # ---- a conversation --------------------------------------------------------------------------------
@@ -132,15 +123,14 @@ def _converse(request: ChatRequest, screen: Screen) -> int:
     try:
         with recorded(request.record, request.settings, report.note) as observer:
             engine = load_engine(request.settings, screen, sees=source is not None)
-            past = _past(request, engine, report)
-            if past is not None and source is not None and request.video is not None:
-                source, told = past.behind(source, request.video, loop=request.loop)
-                report.note(told)
-                until_ns = None if until_ns is None else until_ns + past.now_ns
-            if source is not None and not source.live:
-                source = PacedSource(source)
+            begun = begin(
+                engine, request.keeping, source or NoSource(), request.video, loop=request.loop, note=report.note
+            )
+            if source is not None:
+                source = begun.source if begun.source.live else PacedSource(begun.source)
+            until_ns = None if until_ns is None else until_ns + begun.begin_ns
             try:
-                with kept(engine, request.keeping, past, request.settings, request.video, screen.note) as running:
+                with kept(engine, request.keeping, begun.past, request.settings, request.video, screen.note) as running:
                     _hold(request, screen, report, engine, running, source, until_ns, observer)
             finally:
                 draw_map(engine, request.output.memory_map, report)

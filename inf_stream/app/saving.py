@@ -19,7 +19,7 @@ from inf_stream.base.state import State, read_facts, read_state, write_state
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import SavedEngine
-from inf_stream.sources import NoSource, ResumedSource, Source
+from inf_stream.sources import ResumedSource, Source
 
 SAVE_EVERY_S = 60
 
@@ -77,30 +77,69 @@ class Past:
     saved_s: float
 
     def describe(self) -> str:
-        """For people, with what was lost since."""
+        """For people."""
         when = datetime.fromtimestamp(self.saved_s, timezone.utc).astimezone()
         return f"resumed '{self.path}' at {format_clock(self.now_ns)}, saved {when:%Y-%m-%d %H:%M:%S}"
 
-    def lost_ns(self, now_s: Callable[[], float] = time) -> int:
-        """Wall time since the session was saved."""
-        return max(0, nanoseconds(now_s() - self.saved_s))
-
-    def behind(self, source: Source, address: str, *, loop: bool) -> tuple[Source, str]:
-        """A stream to go on with, and what to tell of it.
+    def behind(self, source: Source, address: str, *, loop: bool, now_s: Callable[[], float] = time) -> "Sequel":
+        """What comes after it.
 
         A file goes on where it was left, a live stream as much later as the clock says, and anything else one second
         after what was seen.
         """
-        if source.live:
-            later_ns = self.now_ns + self.lost_ns()
-            missed = f"{self.lost_ns() / NS_PER_S:.0f} s of the stream were not seen"
-            return ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames), missed
-        if identity(address) == self.video and not loop:
+        if not source.live and not loop and identity(address) == self.video:
+            told = f"'{address}' goes on from {format_clock(self.now_ns)}; nothing of it is lost"
             again = ResumedSource(source, skip_ns=self.now_ns, later_ns=0, first_number=self.frames)
-            return again, f"'{address}' goes on from {format_clock(self.now_ns)}; nothing of it is lost"
-        later_ns = self.now_ns + NS_PER_S
-        later = ResumedSource(source, skip_ns=-1, later_ns=later_ns, first_number=self.frames)
-        return later, f"'{address}' follows from {format_clock(later_ns)} on"
+            return Sequel(again, self.now_ns, told)
+        lost_ns = max(0, nanoseconds(now_s() - self.saved_s)) if source.live else NS_PER_S
+        begin_ns = self.now_ns + lost_ns
+        told = f"'{address}' follows from {format_clock(begin_ns)} on"
+        if source.live:
+            told += f"; {lost_ns / NS_PER_S:.0f} s of it were not seen"
+        return Sequel(ResumedSource(source, skip_ns=-1, later_ns=begin_ns, first_number=self.frames), begin_ns, told)
+
+
+@dataclass(frozen=True)
+class Sequel:
+    """A stream behind a resumed session, when it begins, and what to tell of it."""
+
+    source: Source
+    begin_ns: int
+    told: str
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run begins: with which past, if any, what comes then, and at which stream time.
+
+    Attributes:
+        past: of a resumed session.
+        source: what comes.
+        begin_ns: from when on.
+    """
+
+    past: Past | None
+    source: Source
+    begin_ns: int
+
+
+def begin(
+    engine: Engine, keeping: Keeping, source: Source, address: str | None, *, loop: bool, note: Callable[[str], None]
+) -> Beginning:
+    """Take up the session that is to be resumed, if any, and put `source` behind it; `address` of None has no video.
+
+    Raises:
+        StateError: as `resume`.
+    """
+    if keeping.resume is None:
+        return Beginning(None, source, 0)
+    past = resume(engine, keeping.resume)
+    note(past.describe())
+    if address is None:
+        return Beginning(past, source, past.now_ns)
+    sequel = past.behind(source, address, loop=loop)
+    note(sequel.told)
+    return Beginning(past, sequel.source, sequel.begin_ns)
 
 
 def identity(video: str | None) -> str | None:
@@ -137,11 +176,6 @@ def resume(engine: Engine, path: Path) -> Past:
         state.count("frame_numbers"),
         float(state.fact("saved_s", float)),
     )
-
-
-def no_source() -> Source:
-    """A stream without anything, for questions about the past alone."""
-    return NoSource()
 
 
 class Snapshots(ForwardingEngine):

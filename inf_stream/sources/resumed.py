@@ -3,10 +3,11 @@
 import dataclasses
 
 from inf_stream.base.events import FrameArrived, SourceNotice, TextArrived
-from inf_stream.sources.base import FrameSize, Source, SourceEvent
+from inf_stream.sources.base import Source, SourceEvent
+from inf_stream.sources.forwarding import ForwardingSource
 
 
-class ResumedSource(Source):
+class ResumedSource(ForwardingSource):
     """A source behind one that was seen before: its first `skip_ns` are left out, and the rest comes `later_ns` later.
 
     Args:
@@ -17,18 +18,8 @@ class ResumedSource(Source):
     """
 
     def __init__(self, source: Source, *, skip_ns: int, later_ns: int, first_number: int):
-        self._source = source
+        super().__init__(source)
         self._skip_ns, self._later_ns, self._number = skip_ns, later_ns, first_number
-        self.live = source.live
-
-    @property
-    def frame_size(self) -> FrameSize | None:
-        """As the source's."""
-        return self._source.frame_size
-
-    @frame_size.setter
-    def frame_size(self, frame_size: FrameSize | None) -> None:
-        self._source.frame_size = frame_size
 
     @property
     def duration_ns(self) -> int | None:
@@ -36,13 +27,9 @@ class ResumedSource(Source):
         length_ns = self._source.duration_ns
         return None if length_ns is None else length_ns + self._later_ns
 
-    def describe(self) -> str:
-        """As the source's."""
-        return self._source.describe()
-
     def __next__(self) -> SourceEvent:
         while True:
-            match next(self._source):
+            match super().__next__():
                 case FrameArrived(frame):
                     if frame.at_ns > self._skip_ns:
                         number, self._number = self._number, self._number + 1
@@ -53,10 +40,6 @@ class ResumedSource(Source):
                     return TextArrived(text, at_ns + self._later_ns)
                 case SourceNotice(message, at_ns):
                     return SourceNotice(message, at_ns + self._later_ns)
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
 
 
 class NoSource(Source):
