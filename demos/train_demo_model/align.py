@@ -3,8 +3,8 @@
 The language model's own embeddings of the most frequent caption words are fixed; each word scores against each visual
 token by cosine. Of a photograph the words of its captions are known, not where they belong: the best cells count. Of a
 rendered frame it is known what each cell shows, and no other cell may claim it, so that things can be counted and
-followed. It costs a hundredth of a step through the language model, and from here on a visual token means something to
-it.
+followed. A picture costs a small part of what it costs in the language model, and from here on a visual token means
+something to it.
 """
 
 import math

@@ -7,12 +7,12 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
 def table(found: Mapping[str, tuple[float, int]], targets: Mapping[str, float]) -> str:
-    """Markdown; what is a share is given in percent."""
+    """Markdown; what is a share is given in percent, scores of captions to three digits."""
     rows = ["| measure | reached | aimed at | questions |", "|---|---|---|---|"]
     for name, (value, number) in found.items():
-        as_number = any(word in name for word in ("BLEU", "CIDEr", "speed"))
+        form = ".3f" if "BLEU" in name or "CIDEr" in name else ".0f" if "speed" in name else ".0%"
         aim = targets.get(name)
-        shown = [f"{v:.2f}" if as_number else f"{v:.0%}" for v in (value, *([] if aim is None else [aim]))]
+        shown = [format(v, form) for v in (value, *([] if aim is None else [aim]))]
         rows.append(f"| {name} | {shown[0]} | {shown[1] if aim is not None else ''} | {number} |")
     return "\n".join(rows)
 

@@ -234,8 +234,10 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Compute the features and align the visual tokens, once, before several processes want them."""
-    features = [args.work / f"{kind}_{split}.npy" for kind in ("photos", "clips") for split in CLIP_SEEDS]
-    if all(path.exists() for path in (*features, args.work / ALIGNED)):
+    needed = [args.work / f"{kind}_{split}.npy" for kind in ("photos", "clips") for split in CLIP_SEEDS]
+    if args.begin_with is None:
+        needed.append(args.work / ALIGNED)
+    if all(path.exists() for path in needed):
         return
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads * args.processes)

@@ -21,6 +21,8 @@ from inf_stream.base.clock import NS_PER_S, seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.events import Question, QuestionAsked, TextArrived
 from inf_stream.engine.engine import Engine
+from inf_stream.models.weights import BUILTIN
+from inf_stream.models.weights.builtin import SEES
 from inf_stream.session.queue import cut_text
 
 CLIP = "places.mp4"
@@ -40,6 +42,8 @@ CLIP_QUESTIONS = tuple(
     )
 )
 """Questions that a model of this size can be asked in fairness; asides, so that no answer leans on another."""
+
+MODEST = "A very small model: it knows people, animals and places outdoors, and is often wrong about the rest."
 
 _PIECE_CHARACTERS = 1024
 
@@ -80,9 +84,12 @@ def demo(settings: Settings, memory_map: Path) -> int:
         f"\n{seen:,} tokens went by; {kept:,} of them ({kept / seen:.1%}) are still in the cache, whose "
         f"{engine.cache.bytes() / 2**20:.1f} MiB never grew.\n"
         f"Which ones: {memory_map}. The rest is forgotten: asked about it now, the model would guess.\n"
-        "Real work takes a larger model, and one flag:\n"
-        f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n'
     )
+    if settings.model.name in BUILTIN:
+        screen.write(
+            "Real work takes a larger model, and one flag:\n"
+            f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n'
+        )
     return 0
 
 
@@ -96,10 +103,10 @@ def _play_clip(engine: Engine, screen: Screen, settings: Settings, memory_map: P
         open_video(str(path), settings, loop=False, until_ns=None) as source,
     ):
         length_s = seconds(source.duration_ns or 0)
+        modest = f"{MODEST}\n" if settings.model.name == SEES else ""
         screen.write(
             f"{length_s:.0f} seconds of video, {settings.source.fps:g} frame a second, through a cache of "
-            f"{settings.cache.budget_tokens} tokens, by {settings.model.name}.\n"
-            "A very small model: it knows people, animals and places outdoors, and is often wrong about the rest.\n\n"
+            f"{settings.cache.budget_tokens} tokens, by {settings.model.name}.\n{modest}\n"
         )
         source.frame_size = engine.model.vision.frame_size
         report = TextReport(screen, StreamProgress(screen.errors, "watching", length_s), questions=True)

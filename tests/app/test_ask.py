@@ -233,3 +233,39 @@ def test_an_interrupt_from_outside(seeing: Path, clip: Path) -> None:
     assert process.returncode == 130
     assert [json.loads(line)["stats"]["finished"] for line in out.splitlines()] in ([], ["cancelled"])
     assert json.loads(errors.splitlines()[-1])["type"] == "end"
+
+
+def test_asides_leave_no_trace(capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path) -> None:
+    one = ask(capsys, seeing, clip, "What?", "--aside", "--json").answers
+    twice = ask(capsys, seeing, clip, "What?", "--at", 3, "--at", 11, "--aside", "--json").answers
+    remembered = ask(capsys, seeing, clip, "What?", "--at", 3, "--at", 11, "--json").answers
+    assert twice[1]["text"] == one[0]["text"]
+    assert twice[1]["stats"]["tokens_seen"] == one[0]["stats"]["tokens_seen"] < remembered[1]["stats"]["tokens_seen"]
+
+
+def test_a_file_says_of_each_question_whether_it_is_an_aside(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"at_s": 3, "text": "A?", "aside": true}\n{"at_s": 5, "text": "B?"}\n')
+    stats = [a["stats"] for a in ask(capsys, seeing, clip, "--questions", file, "--json").answers]
+    assert [s["answers"] for s in stats] == [0, 1]
+    file.write_text('{"at_s": 3, "text": "A?", "aside": "yes"}\n')
+    ran = ask(capsys, seeing, clip, "--questions", file)
+    assert ran.status == 2
+    assert '"aside" in' in ran.err
+    assert "is 'yes'; true or false is expected" in ran.err
+
+
+def test_asides_are_recorded_as_such(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
+) -> None:
+    words = (clip, "What?", "--at", 3, "--at", 11, "--json")
+    first = ask(capsys, seeing, *words, "--aside", "--record", tmp_path / "r").answers
+    again = run(capsys, "ask", tmp_path / "r", "--json").answers
+    assert [(a["text"], a["stats"]["tokens_seen"]) for a in again] == [
+        (a["text"], a["stats"]["tokens_seen"]) for a in first
+    ]
+    refused = run(capsys, "ask", tmp_path / "r", "--aside")
+    assert refused.status == 2
+    assert "leave --aside out" in refused.err

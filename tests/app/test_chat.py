@@ -146,6 +146,17 @@ def test_orders(
     assert (tmp_path / "m.png").is_file()
 
 
+def test_an_aside_of_a_chat_is_not_remembered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reading: Path
+) -> None:
+    with_aside = chat(capsys, monkeypatch, "Who?\n/aside Where?\n/aside\nWhen?\n", reading, "--json")
+    without = chat(capsys, monkeypatch, "Who?\nWhen?\n", reading, "--json")
+    assert [a["question"] for a in with_aside.answers] == ["Who?", "Where?", "When?"]
+    assert with_aside.answers[2]["text"] == without.answers[1]["text"]
+    assert with_aside.answers[2]["stats"]["tokens_seen"] == without.answers[1]["stats"]["tokens_seen"]
+    assert "/aside needs a QUESTION behind it" in with_aside.err
+
+
 def test_a_video_runs_beside(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seeing: Path, pictures: Path
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.lived_engine import hear as answer
 from support.tiny_models import tiny_tokenizer, tiny_weights
 
 from inf_stream.base.config import Settings, settings_from_mapping
@@ -45,17 +46,6 @@ def picture(number: int, seconds: float | None = None) -> Frame:
 
 def question(text: str = "what?", number: int = 1, **more: int) -> Question:
     return Question(f"q{number}", text, number * SECOND_NS, **more)
-
-
-def answer(engine: Engine, asked: Question) -> tuple[str, FinishReason]:
-    engine.begin_answer(asked)
-    text = ""
-    while True:
-        step = engine.step_answer()
-        text += step.text
-        if step.finished is not None:
-            engine.end_answer()
-            return text, step.finished
 
 
 class Transcript:

@@ -8,7 +8,7 @@ import torch
 from support.tiny_models import tiny_tokenizer, tiny_weights
 
 from inf_stream.base.config import settings_from_mapping
-from inf_stream.base.events import Frame, Question
+from inf_stream.base.events import FinishReason, Frame, Question
 from inf_stream.engine.build import build_engine
 from inf_stream.engine.engine import Engine
 
@@ -44,14 +44,19 @@ def picture(number: int) -> Frame:
 
 
 def answer(engine: Engine, number: int) -> str:
-    engine.begin_answer(Question(f"q{number}", "what is it?", number * S))
+    return hear(engine, Question(f"q{number}", "what is it?", number * S))[0]
+
+
+def hear(engine: Engine, asked: Question) -> tuple[str, FinishReason]:
+    """The whole answer, and why it ended."""
+    engine.begin_answer(asked)
     text = ""
     while True:
         step = engine.step_answer()
         text += step.text
         if step.finished is not None:
             engine.end_answer()
-            return text
+            return text, step.finished
 
 
 def live(engine: Engine, first: int, count: int) -> list[str]:
