@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from inf_stream.base.config import (
     AnswerSettings,
+    ArchiveSettings,
     CacheSettings,
     ModelSettings,
     Settings,
@@ -28,6 +29,7 @@ else:
 SECTIONS: Mapping[str, Any] = {
     "model": ModelSettings,
     "cache": CacheSettings,
+    "archive": ArchiveSettings,
     "answer": AnswerSettings,
     "source": SourceSettings,
 }
@@ -42,6 +44,8 @@ MODEL_FLAGS = {
     "--time-format": "model.time_format",
     "--policy": "cache.policy",
     "--budget": "cache.budget_tokens",
+    "--archive": "archive.host_mib",
+    "--recall": "archive.recall_tokens",
     "--max-tokens": "answer.max_tokens",
     "--temperature": "answer.temperature",
     "--seed": "answer.seed",
@@ -206,4 +210,4 @@ def _number(hint: Any) -> Any:
 def _metavar(flag: str, hint: Any) -> str:
     if hint is str:
         return flag.removeprefix("--").replace("-", "_").upper()
-    return "TOKENS" if flag in ("--budget", "--max-tokens") else "N"
+    return "MIB" if flag == "--archive" else "TOKENS" if flag in ("--budget", "--recall", "--max-tokens") else "N"

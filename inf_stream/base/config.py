@@ -75,6 +75,19 @@ class CacheSettings:
 
 
 @dataclass(frozen=True)
+class ArchiveSettings:
+    """`[archive]`: what becomes of tokens that leave the cache, and how they come back for a question."""
+
+    host_mib: int = setting(0, "memory for blocks that left the cache; 0: they are forgotten", low=0, high=1 << 24)
+    disk_mib: int = setting(0, "disk for the blocks for which there is no memory left", low=0, high=1 << 30)
+    folder: str = setting("", "folder for the disk's part; empty: the system's temporary folder")
+    recall_tokens: int = setting(512, "most tokens that come back for a question", low=32, high=1 << 20)
+    merge_above: float = setting(
+        0.95, "frames in a row that are more alike than this (cosine) are kept as one; 2: none are", low=0.0, high=2.0
+    )
+
+
+@dataclass(frozen=True)
 class AnswerSettings:
     """`[answer]`: how answers are generated."""
 
@@ -113,6 +126,7 @@ class Settings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     answer: AnswerSettings = field(default_factory=AnswerSettings)
     source: SourceSettings = field(default_factory=SourceSettings)
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -144,6 +158,7 @@ def settings_from_mapping(values: Mapping[str, Any], where: str = "configuration
     sections = {
         "model": ModelSettings,
         "cache": CacheSettings,
+        "archive": ArchiveSettings,
         "answer": AnswerSettings,
         "source": SourceSettings,
     }

@@ -62,20 +62,24 @@ def chunk_mask(
     two_way: Int[Tensor, "tokens"] | None,
     dtype: torch.dtype,
     device: torch.device,
+    recalled: slice = slice(0, 0),
 ) -> Float[Tensor, "group_rows slots"]:
     """0 where a new token sees a slot, -inf elsewhere; the new tokens follow `used` slots.
 
-    `slots` are read, those behind the new tokens hidden. `window` limits sight to that many latest slots. `two_way`
-    numbers groups of new tokens that see each other in both directions; negative numbers stand for no group. Rows of
-    padded tokens follow, which see something, so that no row is empty; and all rows repeat once for each of the
-    `group` query heads that share a key/value head, as `attend` folds them.
+    `slots` are read, those behind the new tokens hidden. `window` limits sight to that many latest slots, of which
+    `recalled` ones are none: they are out of such sight. `two_way` numbers groups of new tokens that see each other in
+    both directions; negative numbers stand for no group. Rows of padded tokens follow, which see something, so that no
+    row is empty; and all rows repeat once for each of the `group` query heads that share a key/value head, as `attend`
+    folds them.
     """
     rows = padded_tokens(tokens)
     query = torch.arange(used, used + rows, device=device)[:, None]
     slot = torch.arange(slots, device=device)[None]
     seen: Bool[Tensor, "rows slots"] = (slot <= query) & (slot < used + tokens)
     if window is not None:
-        seen &= (query - slot < window) | (query >= used + tokens)
+        nearer = torch.where(slot < recalled.start, recalled.stop - recalled.start, 0)
+        behind = (slot >= recalled.start) & (slot < recalled.stop)
+        seen &= ((query - slot - nearer < window) & ~behind) | (query >= used + tokens)
     if two_way is not None:
         same = (two_way[:, None] == two_way[None]) & (two_way >= 0)[None]
         seen[:tokens, used : used + tokens] |= same

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from inf_stream.base.events import Evidence
-from inf_stream.cache.stream_cache import CacheStep, StreamCache
+from inf_stream.cache.step import CacheStep
+from inf_stream.cache.stream_cache import StreamCache
 
 MOST = 5
 """Frames that are named."""
@@ -15,8 +16,9 @@ MOST = 5
 class EvidenceMeter:
     """Adds up the attention that frames receive from watched steps, over all layers and heads.
 
-    Layers that see only the latest tokens are left out. What a token receives is counted where it lies; only when an
-    eviction moves the tokens, and at the end, is it brought together by frame.
+    Recalled frames count as those that are still there. Layers that see only the latest tokens are left out. What a
+    token receives is counted where it lies; only when an eviction moves the tokens, and at the end, is it brought
+    together by frame.
     """
 
     def __init__(self, cache: StreamCache):
@@ -38,6 +40,8 @@ class EvidenceMeter:
         """The frames that weighed most, the heaviest first, each with its share of what all frames received."""
         self._bring_together()
         self._begin()
+        if self._cache.recall is not None:
+            self._by_time.update(self._cache.recall.weights())
         total = self._by_time.total()
         return tuple(Evidence(at_ns, weight / total) for at_ns, weight in self._by_time.most_common(count) if weight)
 

@@ -14,21 +14,22 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from inf_stream.base.errors import StateError
 from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.layout import CacheLayout
-from inf_stream.base.rotation import RotationTables, Table, rotate
+from inf_stream.base.rotation import RotationTables, rotate
 from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.attend import attend, attend_with_weights, chunk_mask
+from inf_stream.cache.archive import Archive, Recall
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
-from inf_stream.cache.scores import QueryWindow, attention_received, times_visible
+from inf_stream.cache.scores import QueryWindow, times_visible
 from inf_stream.cache.sizes import CacheSizes
 from inf_stream.cache.slots import SlotCounts, SlotTable
+from inf_stream.cache.step import CacheStep
+from inf_stream.cache.tables import PositionTables
 
 
 class StreamCache:
@@ -38,6 +39,8 @@ class StreamCache:
     one, so at no time are there more than the capacity: `budget_tokens + evict_every_tokens + chunk_tokens`, rounded
     up. That period is at least the policy's retrieval window: scores taken at eviction equal scores accumulated all
     along only if no eviction falls inside the window.
+
+    With an `archive`, what is evicted can be recalled for an answer (`open_recall`).
 
     Raises:
         ConfigError: `evict_every_tokens` is shorter than the policy's window.
@@ -53,24 +56,27 @@ class StreamCache:
         budget_tokens: int,
         chunk_tokens: int,
         evict_every_tokens: int,
+        archive: Archive | None = None,
     ):
-        sizes = CacheSizes(budget_tokens, chunk_tokens, evict_every_tokens)
+        recall_tokens = 0 if archive is None else archive.sizes.recall_tokens
+        sizes = CacheSizes(budget_tokens, chunk_tokens, evict_every_tokens, recall_tokens)
         sizes.check(policy)
         self.layout, self.policy = layout, policy
         self.budget_tokens, self.chunk_tokens = budget_tokens, chunk_tokens
         self.evict_every_tokens = evict_every_tokens
         self.evictions = 0
-        self._rotation = rotation
-        self._rows = layout.kv_heads if policy.per_head else 1
+        self.archive = archive
+        self.recall: Recall | None = None
+        self.is_asked = False
+        self.rows = layout.kv_heads if policy.per_head else 1
         capacity = sizes.capacity_tokens
-        self.slots = SlotTable(layout.layers, self._rows, capacity, layout.device, policy.frames_remembered)
-        self.planes = KeyValuePlanes(layout, capacity)
+        self.slots = SlotTable(layout.layers, self.rows, capacity, layout.device, policy.frames_remembered)
+        self.planes = KeyValuePlanes(layout, capacity + sizes.recall_slots)
+        self.positions = PositionTables(layout, rotation, self.rows, capacity, sizes.recall_slots)
         self.window = self._new_window()
         self._accumulated = (
-            torch.zeros(layout.layers, self._rows, capacity, device=layout.device) if policy.accumulates else None
+            torch.zeros(layout.layers, self.rows, capacity, device=layout.device) if policy.accumulates else None
         )
-        self._cursor = SegmentCursor(layout.layers * self._rows, layout.device)
-        self._rank_tables = () if layout.segmented else self._make_rank_tables(capacity)
         self._since_eviction = 0
         self._open: CacheStep | None = None
         self._mark: _Mark | None = None
@@ -97,12 +103,16 @@ class StreamCache:
         """Tokens that can be taken in without an eviction; never less than `chunk_tokens` between two steps."""
         return self.slots.capacity - self.slots.used
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether the policy wants what attention every slot received in every step."""
+        return self._accumulated is not None
+
     def bytes(self) -> int:
-        """Memory of everything the cache holds."""
-        tables = sum(part.nbytes for table in self._rank_tables for part in table)
+        """Memory of everything the cache holds, its archive left out."""
         window = self.window.bytes() if self.window else 0
         accumulated = self._accumulated.nbytes if self._accumulated is not None else 0
-        return self.planes.bytes() + self.slots.bytes() + tables + window + accumulated
+        return self.planes.bytes() + self.slots.bytes() + self.positions.bytes() + window + accumulated
 
     def kept_times_ns(self) -> Int[Tensor, "layers rows kept"]:
         """Stream time of every kept token, on the CPU."""
@@ -116,7 +126,9 @@ class StreamCache:
         tensors = {name: plane[:, :, :used] for name, plane in self._kept_planes().items()}
         if self._accumulated is not None:
             tensors["accumulated"] = self._accumulated[..., :used]
-        parts = {"slots": self.slots.state(), "cursor": self._cursor.state()}
+        parts = {"slots": self.slots.state(), "cursor": self.positions.state()}
+        if self.archive is not None:
+            parts["archive"] = self.archive.state()
         if self.window is not None:
             parts["window"] = self.window.state()
         whole = State.of(parts, evictions=self.evictions, since_eviction=self._since_eviction)
@@ -133,7 +145,9 @@ class StreamCache:
         if not self.policy.bounded and used > self.capacity_tokens:
             self._grow(round_up(used, SLOT_GRID))
         self.slots.restore(state.part("slots"))
-        self._cursor.restore(state.part("cursor"))
+        self.positions.restore(state.part("cursor"))
+        if self.archive is not None:
+            self.archive.restore(state.part("archive"))
         if self.window is not None:
             self.window.restore(state.part("window"))
         layout = self.layout
@@ -141,7 +155,7 @@ class StreamCache:
         for name, plane in self._kept_planes().items():
             plane[:, :, :used] = state.tensor(name, shape, layout.dtype)
         if self._accumulated is not None:
-            rows = (layout.layers, self._rows, used)
+            rows = (layout.layers, self.rows, used)
             self._accumulated[..., :used] = state.tensor("accumulated", rows, self._accumulated.dtype)
         self.evictions, self._since_eviction = evictions, since
         self._open = None
@@ -177,13 +191,15 @@ class StreamCache:
         """Count the step's tokens and evict if it is due."""
         assert step is self._open, "only the latest step can be committed, once"
         self._open = None
+        if self.archive is not None and self._mark is None:
+            self.archive.note(self.slots.tokens_seen, step.tags)
         self.slots.append(step.tags)
         if self.window is not None:
             self.window.advance(len(step.tags))
         if self._accumulated is not None:
             self._accumulated[..., : self.slots.used] += torch.stack(step.received)
         if step.cursor is not None:
-            self._cursor = step.cursor
+            self.positions.cursor = step.cursor
         self._since_eviction += len(step.tags)
         over = self.slots.used > self.budget_tokens
         due = over and self._since_eviction >= self.evict_every_tokens
@@ -201,7 +217,7 @@ class StreamCache:
         assert self._mark is None, "one mark at a time"
         self._mark = _Mark(
             self.slots.counts(),
-            self._cursor,
+            self.positions.cursor,
             self._since_eviction,
             None if self.window is None else self.window.state().copy(),
             None if self._accumulated is None else self._accumulated.clone(),
@@ -211,12 +227,64 @@ class StreamCache:
         """Be as if nothing had come since `set_mark`."""
         mark, self._mark = self._mark, None
         assert mark is not None, "a mark was set"
+        assert self.recall is None, "what was recalled since has gone"
         self.slots.drop_newest(mark.counts)
-        self._cursor, self._since_eviction = mark.cursor, mark.since_eviction
+        self.positions.cursor, self._since_eviction = mark.cursor, mark.since_eviction
         if self.window is not None and mark.window is not None:
             self.window.restore(mark.window)
         self._accumulated = mark.accumulated
         self._open = None
+
+    # ---- what the archive gives back -----------------------------------------------------------------
+
+    def open_recall(self, between_ns: tuple[int, int] | None = None) -> None:
+        """Take the steps until `end_choice` for a question, and let the blocks that it chooses take part.
+
+        They do until `close_recall`. `between_ns` narrows them to stream times, both ends included.
+        """
+        assert self.recall is None, "one recall at a time"
+        self.is_asked = self.archive is not None
+        if self.archive is not None and self.archive.blocks:
+            recall = Recall(self.archive, self.slots.used, between_ns)
+            if recall.tokens:
+                self.recall = recall
+
+    def end_choice(self, *, learn: bool = True) -> None:
+        """The question has been read: what was chosen stays; `learn` counts it among the usual ones."""
+        if self.archive is not None and self.is_asked and learn:
+            self.archive.usual.learn()
+        self.is_asked = False
+
+    def close_recall(self) -> None:
+        """Send back what was recalled; what came since stays, as if nothing had been."""
+        self.is_asked = False
+        if self.recall is not None:
+            self._move_up(self.recall)
+            self.recall = None
+
+    def hear(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"]) -> None:
+        """A layer's unrotated queries of the question: write what it then chooses behind the live tokens."""
+        recall, archive = self.recall, self.archive
+        assert archive is not None, "nobody else listens"
+        archive.usual.hear(layer, queries)
+        if recall is None or self.layout.sliding_windows[layer] is not None:
+            return
+        recall.choose(layer)
+        chosen = recall.chosen(layer)
+        keys, values = archive.read(layer, chosen)
+        segments = archive.segments(chosen) if self.layout.segmented else None
+        part = slice(recall.start, recall.start + recall.tokens)
+        table = self.positions.of_recalled(layer, recall.tokens, segments)
+        self.planes.rotated_keys[layer, :, part] = rotate(keys, table)
+        self.planes.values[layer, :, part] = values
+
+    def _move_up(self, recall: Recall) -> None:
+        """Close the gap that recalled tokens leave; positions stay as they are."""
+        start, tokens = recall.start, self.slots.used - recall.start
+        for plane in self._kept_planes().values():
+            plane[:, :, start : start + tokens] = plane[
+                :, :, start + recall.tokens : start + recall.tokens + tokens
+            ].clone()
 
     # ---- eviction ----------------------------------------------------------------------------------
 
@@ -233,9 +301,13 @@ class StreamCache:
 
     def evict(self) -> None:
         """Apply the policy's plan: compact the planes and rotate the kept keys afresh at their new positions."""
+        if self.recall is not None:
+            recalled = self._take_out(self.recall)
         keep = self.plan()
+        if self.archive is not None:
+            self.archive.take(self.slots, self.planes, keep)
         self.slots.compact(keep)
-        tables = self._tables_of_kept()
+        tables = self.positions.of_kept(self.slots)
         for layer in range(self.layout.layers):
             self.planes.compact(layer, keep[layer])
             self.planes.rebuild(layer, self.slots.used, tables(layer))
@@ -246,13 +318,28 @@ class StreamCache:
             self.window.forget()
         self._since_eviction = 0
         self.evictions += 1
+        if self.recall is not None:
+            self._put_back(self.recall, recalled)
+
+    def _take_out(self, recall: Recall) -> tuple[Tensor, Tensor]:
+        """Recalled keys and values, out of the way of an eviction."""
+        part = slice(recall.start, recall.start + recall.tokens)
+        planes = self.planes
+        recalled = planes.rotated_keys[:, :, part].clone(), planes.values[:, :, part].clone()
+        self._move_up(recall)
+        return recalled
+
+    def _put_back(self, recall: Recall, recalled: tuple[Tensor, Tensor]) -> None:
+        recall.start = self.slots.used
+        part = slice(recall.start, recall.start + recall.tokens)
+        self.planes.rotated_keys[:, :, part], self.planes.values[:, :, part] = recalled
 
     def check(self) -> None:
         """Assert the invariants; slow, for tests and idle moments."""
         self.slots.check()
         used = self.slots.used
         assert not self.policy.bounded or used <= self.capacity_tokens, f"{used} of {self.capacity_tokens}"
-        tables = self._tables_of_kept()
+        tables = self.positions.of_kept(self.slots)
         for layer in range(self.layout.layers):
             fresh = rotate(self.planes.raw_keys[layer, :, :used], tables(layer))
             stored = self.planes.rotated_keys[layer, :, :used]
@@ -269,7 +356,7 @@ class StreamCache:
         if self.window is None:
             return Evidence(value_norms=norms)
         received = [
-            self.window.received(layer, self.planes.rotated_keys[layer, :, :read], used, self._rows)
+            self.window.received(layer, self.planes.rotated_keys[layer, :, :read], used, self.rows)
             for layer in range(self.layout.layers)
         ]
         return Evidence(torch.stack(received), times_visible(self.window.valid, used, self.layout.device), norms)
@@ -277,21 +364,7 @@ class StreamCache:
     def _value_norms(self) -> Float[Tensor, "layers rows slots"]:
         norms = [v[:, : self.slots.used].float().norm(dim=-1) for v in self.planes.values]
         stacked = torch.stack(norms)
-        return stacked if self._rows > 1 else stacked.mean(1, keepdim=True)
-
-    def _tables_of_kept(self) -> "LayerTables":
-        used = self.slots.used
-        if not self.layout.segmented:
-            return LayerTables(
-                self.layout, tuple((c[:, :used], s[:, :used]) for c, s in self._rank_tables), shared=True
-            )
-        segment = self.slots.planes["segment"][:, :, :used].flatten(0, 1)
-        offsets = self.slots.offsets[..., :used].flatten(1, 2)
-        positions = self._cursor.rebuild(segment, offsets)
-        return LayerTables(self.layout, self._rotation(positions), shared=False)
-
-    def _make_rank_tables(self, capacity: int) -> tuple[Table, ...]:
-        return self._rotation(torch.arange(capacity, device=self.layout.device).view(1, 1, -1))
+        return stacked if self.rows > 1 else stacked.mean(1, keepdim=True)
 
     def _new_window(self) -> QueryWindow | None:
         if not self.policy.window_tokens:
@@ -308,8 +381,7 @@ class StreamCache:
     def _grow(self, capacity: int) -> None:
         self.slots.grow(capacity)
         self.planes.grow(capacity)
-        if not self.layout.segmented:
-            self._rank_tables = self._make_rank_tables(capacity)
+        self.positions.grow(capacity)
 
 
 @dataclass(frozen=True)
@@ -321,108 +393,3 @@ class _Mark:
     since_eviction: int
     window: State | None
     accumulated: Tensor | None
-
-
-class LayerTables:
-    """Picks a layer's rotation table ``[rows, tokens, rotary_dim]``."""
-
-    def __init__(self, layout: CacheLayout, tables: tuple[Table, ...], *, shared: bool):
-        self._layout, self._tables, self._shared = layout, tables, shared
-
-    def __call__(self, layer: int) -> Table:
-        """The table of one layer; `shared` tables have one row for all layers."""
-        cos, sin = self._tables[self._layout.table_of_layer[layer]]
-        if self._shared:
-            return cos, sin
-        rows = cos.shape[0] // self._layout.layers
-        mine = slice(layer * rows, (layer + 1) * rows)
-        return cos[mine], sin[mine]
-
-
-class CacheStep:
-    """One forward pass over new tokens: what `inf_stream.models.attention` calls once a layer.
-
-    Attributes:
-        received: per layer, the attention each slot received, ``[rows, slots]``; only of a watched step, and where the
-            policy accumulates it.
-    """
-
-    def __init__(self, cache: StreamCache, tags: TokenTags, *, watched: bool = False):
-        self.tags = tags
-        self.cursor: SegmentCursor | None = None
-        self.received: list[Tensor] = []
-        self._cache = cache
-        self._receives = watched or cache._accumulated is not None
-        self._start = cache.slots.used
-        self._stop = self._start + len(tags)
-        self._tables = self._tables_of_new()
-        self._masks: dict[int | None, Tensor] = {}
-
-    def attend(
-        self,
-        layer: int,
-        queries: Float[Tensor, "query_heads rows head_dim"],
-        keys: Float[Tensor, "kv_heads rows head_dim"],
-        values: Float[Tensor, "kv_heads rows head_dim"],
-        scaling: float,
-    ) -> Float[Tensor, "query_heads rows head_dim"]:
-        """Store the new tokens' unrotated keys and their values, and attend over all that is kept.
-
-        Rows behind the step's tokens are padding, neither stored nor attended to; they come back as zeros.
-        """
-        cache, tokens, rows = self._cache, len(self.tags), queries.shape[1]
-        queries, keys, values = queries[:, :tokens], keys[:, :tokens], values[:, :tokens]
-        cos, sin = self._tables(layer)
-        rotated_queries = rotate(queries, self._query_table(cos, sin))
-        cache.planes.write(layer, self._start, keys, rotate(keys, (cos, sin)), values)
-        if cache.window is not None:
-            cache.window.write(layer, rotated_queries, scaling)
-        read = round_up(self._stop, SLOT_GRID)
-        kept = cache.planes.rotated_keys[layer, :, :read]
-        window = cache.layout.sliding_windows[layer]
-        if self._receives and tokens == 1 and window is None:
-            # The weights are there already; their slow twin below computes them once more.
-            values_read = cache.planes.values[layer, :, :read]
-            out, weights = attend_with_weights(rotated_queries, kept, values_read, scaling, self._mask(None))
-            by_head = weights[..., : self._stop].mean(1)
-            self.received.append(by_head.mean(0, keepdim=True) if cache._rows == 1 else by_head)
-            return pad(out, (0, 0, 0, rows - 1))
-        if self._receives:
-            self.received.append(attention_received(rotated_queries, kept, self._stop, scaling, cache._rows))
-        first = 0 if window is None else max(0, self._start + 1 - window) // SLOT_GRID * SLOT_GRID
-        values_kept = cache.planes.values[layer, :, first:read]
-        out = attend(rotated_queries, kept[:, first:], values_kept, scaling, self._mask(window)[:, first:])
-        return pad(out, (0, 0, 0, rows - tokens))
-
-    def _query_table(self, cos: Tensor, sin: Tensor) -> Table:
-        rows = cos.shape[0]
-        if rows == 1:
-            return cos, sin
-        group = self._cache.layout.query_heads // rows
-        return cos.repeat_interleave(group, 0), sin.repeat_interleave(group, 0)
-
-    def _tables_of_new(self) -> LayerTables:
-        cache = self._cache
-        if not cache.layout.segmented:
-            new = tuple((c[:, self._start : self._stop], s[:, self._start : self._stop]) for c, s in cache._rank_tables)
-            return LayerTables(cache.layout, new, shared=True)
-        positions, self.cursor = cache._cursor.place(self.tags)
-        return LayerTables(cache.layout, cache._rotation(positions), shared=False)
-
-    def _mask(self, window: int | None) -> Tensor:
-        if window not in self._masks:
-            layout = self._cache.layout
-            two_way = None
-            if layout.bidirectional_frames:
-                two_way = torch.where(self.tags.visual > 0, self.tags.segment, -1).to(layout.device)
-            self._masks[window] = chunk_mask(
-                self._start,
-                len(self.tags),
-                round_up(self._stop, SLOT_GRID),
-                layout.query_heads // layout.kv_heads,
-                window,
-                two_way,
-                layout.dtype,
-                layout.device,
-            )
-        return self._masks[window]

@@ -1,9 +1,13 @@
 """From settings to a running engine: weights, model, policy, cache."""
 
+from pathlib import Path
+
 import torch
 
 from inf_stream.base.config import Settings
-from inf_stream.base.errors import BudgetError
+from inf_stream.base.errors import BudgetError, ConfigError
+from inf_stream.base.layout import CacheLayout
+from inf_stream.cache.archive import Archive, ArchiveSizes
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
 from inf_stream.cache.stream_cache import StreamCache
@@ -48,6 +52,7 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
     model = StreamModel(
         weights, system_prompt=settings.model.system_prompt, frame_tokens=settings.model.frame_tokens or None
     )
+    archive = _make_archive(settings, model.layout) if policy.bounded else None
     _require_memory(settings, footprint(model.layout, policy, model.rotation), model.device)
     cache = StreamCache(
         model.layout,
@@ -56,13 +61,46 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
         budget_tokens=settings.cache.budget_tokens,
         chunk_tokens=settings.cache.chunk_tokens,
         evict_every_tokens=settings.cache.evict_every_tokens,
+        archive=archive,
     )
     return Engine(model, cache, settings.answer, time_format=settings.model.time_format)
 
 
+def _make_archive(settings: Settings, layout: CacheLayout) -> Archive | None:
+    """What the settings ask for; None if nothing is to be kept.
+
+    Raises:
+        BudgetError: the memory is too small for this model, or larger than what is free.
+        ConfigError: a disk without memory in front of it.
+    """
+    archive = settings.archive
+    if not archive.host_mib:
+        if archive.disk_mib:
+            raise ConfigError(
+                f"archive.disk_mib is {archive.disk_mib}, but archive.host_mib is 0; blocks go through memory to the "
+                "disk: give the former some too (--archive MIB)"
+            )
+        return None
+    host_bytes, free_bytes = archive.host_mib << 20, machine_facts().free_bytes(torch.device("cpu"))
+    if host_bytes > free_bytes:
+        raise BudgetError(
+            f"archive.host_mib is {archive.host_mib}; {free_bytes >> 20} MiB of memory are free: lower it, and let "
+            "archive.disk_mib take the rest"
+        )
+    sizes = ArchiveSizes(
+        host_bytes,
+        archive.disk_mib << 20,
+        archive.recall_tokens,
+        Path(archive.folder) if archive.folder else None,
+        archive.merge_above,
+    )
+    return Archive(layout, sizes)
+
+
 def _require_memory(settings: Settings, memory: Footprint, device: torch.device) -> None:
     cache = settings.cache
-    sizes = CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens)
+    recall_tokens = settings.archive.recall_tokens if settings.archive.host_mib else 0
+    sizes = CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens, recall_tokens)
     need_bytes, free_bytes = memory.total_bytes(sizes), machine_facts().free_bytes(device)
     if need_bytes <= free_bytes:
         return

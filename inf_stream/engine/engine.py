@@ -16,9 +16,11 @@ from inf_stream.base.config import AnswerSettings
 from inf_stream.base.errors import BudgetError, ModelError, SessionError, StateError
 from inf_stream.base.events import Evidence, FinishReason, Frame, Question
 from inf_stream.base.state import State
+from inf_stream.cache.archive.usual import USUAL_QUESTIONS
 from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
+from inf_stream.engine.moments import read_span
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.sampling import Sampler, TextAssembler
@@ -127,6 +129,8 @@ class Engine:
     def begin_answer(self, question: Question) -> None:
         """Read the question's prompt into the cache; of an aside, only until `end_answer`.
 
+        What the archive gives back for it takes part until then, too.
+
         Raises:
             BudgetError: the question alone would fill more than half of the cache budget, or, of an aside, the room
                 between two evictions.
@@ -142,8 +146,11 @@ class Engine:
             limit_tokens = min(limit_tokens, self._require_aside_fits(chunk))
             self.cache.set_mark()
         try:
+            self.cache.open_recall(read_span(question.text, self._assembler.now_ns))
             hidden = self._read_question(chunk)
+            self.cache.end_choice(learn=not question.aside)
         except BaseException:
+            self.cache.close_recall()
             if question.aside:
                 self._leave_aside(asked_in)
             self._meter = None
@@ -200,11 +207,13 @@ class Engine:
         self._meter = None
         if answer.question.aside:
             self._open = None
+            self.cache.close_recall()
             self._leave_aside(answer.asked_in)
             return answer.tokens
         try:
             self._read_unread(answer)
         finally:
+            self.cache.close_recall()
             self._open = None
             self._assembler.turn = Turn.ANSWERED
         return answer.tokens
@@ -230,7 +239,19 @@ class Engine:
             "cache_bytes": self.cache.bytes(),
             "process_bytes": self._process.memory_info().rss,
             "policy": self.cache.policy.name,
+            **self._archive_stats(),
         } | ({} if first_token_s is None else {"first_token_cpu_s": round(first_token_s, 4)})
+
+    def _archive_stats(self) -> dict[str, float | int | str]:
+        archive = self.cache.archive
+        if archive is None:
+            return {}
+        return {
+            "archive_blocks": archive.blocks,
+            "archive_tokens": archive.blocks * archive.block_tokens,
+            "archive_bytes": archive.bytes(),
+            "archive_merged": archive.merged,
+        }
 
     # ---- kept on disk ------------------------------------------------------------------------------
 
@@ -296,7 +317,7 @@ class Engine:
             "budget_tokens": cache.budget_tokens,
             "chunk_tokens": cache.chunk_tokens,
             "evict_every_tokens": cache.evict_every_tokens,
-        }
+        } | ({} if cache.archive is None else cache.archive.facts())
 
     # ---- inside ------------------------------------------------------------------------------------
 
@@ -338,6 +359,23 @@ class Engine:
             self._assembler.accept(chunk, Turn.USER)
             self.cache.close_opening()
         self._assembler.turn = Turn.USER
+        if self.cache.archive is not None:
+            self._hear_usual_questions()
+
+    def _hear_usual_questions(self) -> None:
+        """Read a few as asides, so that the first real one can be told from them."""
+        for text in USUAL_QUESTIONS:
+            chunk = self._assembler.question(text, 0)
+            if len(chunk) > self.cache.room_tokens:
+                return
+            self.cache.set_mark()
+            try:
+                self.cache.open_recall()
+                self._feed(chunk)
+                self.cache.end_choice()
+            finally:
+                self.cache.close_recall()
+                self.cache.return_to_mark()
 
     def _feed(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
         """Run the model over a chunk in parts of at most `chunk_tokens`; returns the last part's hidden states."""

@@ -101,7 +101,7 @@ def test_settings_cannot_be_changed() -> None:
     [
         ({"cache": {"budget": 5}}, "unknown key 'budget' in cache; did you mean 'budget_tokens'?"),
         ({"chache": {}}, "unknown key 'chache' in configuration; did you mean 'cache'?"),
-        ({"qqqq": {}}, "unknown key 'qqqq' in configuration; known: answer, cache, model, policy, source"),
+        ({"qqqq": {}}, "unknown key 'qqqq' in configuration; known: answer, archive, cache, model, policy, source"),
         ({"model": 5}, "'model' in configuration is 5; write it as a table: [model]"),
         ({"policy": []}, "'policy' in configuration is []; write it as a table: [policy]"),
         ({"cache": {"budget_tokens": 15}}, "cache.budget_tokens is 15; the least allowed is 16"),

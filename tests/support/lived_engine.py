@@ -30,6 +30,7 @@ def make_engine(
     settings = settings_from_mapping(
         {
             "cache": {"budget_tokens": 128, "chunk_tokens": 64} | sections.get("cache", {}),
+            "archive": sections.get("archive", {}),
             "policy": sections.get("policy", {}),
             "answer": {"max_tokens": 8, "temperature": 0.0 if greedy else 0.7, "seed": 5},
         }

@@ -1,0 +1,88 @@
+"""Blocks of the archive that take part in an answer: each layer chooses its own while the question is read.
+
+Choosing. A layer scores every block by how well its mean key answers what is particular to the question
+(`inf_stream.cache.archive.usual`): the question's mean query, as ReKV (arXiv 2503.00540) takes it, less the usual one.
+The scores are standardised and added to those of the layers below, so no layer's choice is its own alone, and no extra
+pass over the question is needed.
+
+Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
+leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
+what was said in it moves up by as many slots; its positions are right already.
+
+    slot      0 ... live ... | recalled ...   | question, answer
+    position  R ... R + live | 0 ... R (time) | R + live ...
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from inf_stream.base.tokens import NO_FRAME
+from inf_stream.cache.archive.archive import Archive
+
+
+class Recall:
+    """What is recalled for one answer.
+
+    Attributes:
+        start: slot of the first recalled token.
+        tokens: slots that are taken.
+    """
+
+    def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
+        self.archive, self.start = archive, start
+        device = archive.layout.device
+        allowed = archive.candidates(between_ns)
+        self.blocks = min(archive.recall_blocks, int(allowed.sum()))
+        self.tokens = self.blocks * archive.block_tokens
+        self._allowed = torch.nonzero(allowed)[:, 0].to(device)
+        self._votes = torch.zeros(len(self._allowed), device=device)
+        self._chosen: dict[int, Tensor] = {}
+        self._hidden: dict[int, Tensor | None] = {}
+        self._received = torch.zeros(len(allowed))
+        # Blocks that come meanwhile may take the places of the oldest.
+        self._times_ns, self._frames = archive.times_ns().clone(), archive.frames().clone()
+
+    def begin_choice(self) -> None:
+        """More of the question follows: the layers choose afresh."""
+        self._votes.zero_()
+
+    def choose(self, layer: int) -> None:
+        """Let a layer choose by what it heard of the question; in rising order of layers."""
+        index = self.archive.index_of(layer)
+        layout = self.archive.layout
+        asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
+        scores = (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
+        self._votes += (scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-12)
+        best = self._allowed[self._votes.topk(self.blocks).indices].cpu()
+        self._chosen[layer] = chosen = self.archive.in_time_order(best)
+        filled = self.archive.filled(chosen)
+        self._hidden[layer] = None if bool(filled.all()) else ~filled
+
+    def chosen(self, layer: int) -> Int[Tensor, "blocks"]:
+        """Places of what the layer chose, in time order."""
+        return self._chosen[layer]
+
+    def hidden(self, layer: int) -> Bool[Tensor, "slots"] | None:
+        """Which of the slots hold no token of this layer, or None if all do."""
+        if layer not in self._chosen:
+            return torch.ones(self.tokens, dtype=torch.bool)
+        return self._hidden[layer]
+
+    # ---- evidence ----------------------------------------------------------------------------------
+
+    def receive(self, layer: int, received: Float[Tensor, "rows slots"]) -> None:
+        """Count what attention the recalled slots of a layer received; one that sees only the latest has none."""
+        if layer not in self._chosen:
+            return
+        by_block = received.sum(0).view(self.blocks, -1).sum(-1).cpu()
+        self._received.index_add_(0, self._chosen[layer], by_block)
+
+    def weights(self) -> dict[int, float]:
+        """Stream time in ns of each frame that received attention -> how much."""
+        places = torch.nonzero((self._received > 0) & (self._frames != NO_FRAME))[:, 0]
+        found: dict[int, float] = {}
+        times, received = self._times_ns[places].tolist(), self._received[places].tolist()
+        for at_ns, weight in zip(times, received, strict=True):
+            found[at_ns] = found.get(at_ns, 0.0) + weight
+        return found

@@ -1,0 +1,177 @@
+"""Keys and values of archived blocks in INT8: a ring in host memory, and behind it a ring on disk.
+
+Each channel of a block has a scale of its own, for keys and for values (channels of keys differ in size by far more
+than tokens do; KIVI, arXiv 2402.02750). Blocks are numbered as they are written; the newest are in memory, the ones
+before them on disk, and what is older than both is forgotten. The disk's part is an unnamed file: it is gone when the
+program ends, however it ends, and nobody else can open it.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from inf_stream.base.errors import ConfigError
+from inf_stream.base.layout import CacheLayout
+
+_LEVELS = 127
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """Sizes of one block."""
+
+    layers: int
+    kv_heads: int
+    tokens: int
+    head_dim: int
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Of its keys and values."""
+        return (self.layers, 2, self.kv_heads, self.tokens, self.head_dim)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Of what they are multiplied with."""
+        return (self.layers, 2, self.kv_heads, self.head_dim)
+
+    @property
+    def bytes(self) -> int:
+        """Codes and scales together."""
+        scales = self.layers * 2 * self.kv_heads * self.head_dim
+        return scales * self.tokens + scales * torch.float16.itemsize
+
+
+class BlockStore:
+    """The two rings.
+
+    Raises:
+        ConfigError: the folder of the disk's part cannot be written to.
+    """
+
+    def __init__(self, layout: CacheLayout, shape: BlockShape, host_blocks: int, disk_blocks: int, folder: Path | None):
+        self.shape, self.host_blocks, self.disk_blocks = shape, host_blocks, disk_blocks
+        self._layout = layout
+        pinned = layout.device.type == "cuda"
+        self._host = (
+            torch.empty(host_blocks, *shape.codes, dtype=torch.int8, pin_memory=pinned),
+            torch.empty(host_blocks, *shape.scales, dtype=torch.float16, pin_memory=pinned),
+        )
+        self._disk: tuple[Tensor, Tensor] | None = None
+        if disk_blocks:
+            self._disk = (
+                _on_disk(folder, (disk_blocks, *shape.codes), torch.int8),
+                _on_disk(folder, (disk_blocks, *shape.scales), torch.float16),
+            )
+        self.written = 0
+
+    @property
+    def capacity(self) -> int:
+        """Blocks of both rings."""
+        return self.host_blocks + self.disk_blocks
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest block that is still there."""
+        return max(0, self.written - self.capacity)
+
+    def write(
+        self,
+        keys: Float[Tensor, "blocks layers kv_heads tokens head_dim"],
+        values: Float[Tensor, "blocks layers kv_heads tokens head_dim"],
+    ) -> None:
+        """Append blocks; the oldest make room."""
+        both = torch.stack((keys, values), dim=2)
+        scales = (both.float().abs().amax(-2) / _LEVELS).to(torch.float16).clamp_(min=2**-24)
+        codes = (both.float() / scales.float().unsqueeze(-2)).round_().clamp_(-_LEVELS, _LEVELS).to(torch.int8)
+        for one in range(len(codes)):
+            place = self.written % self.host_blocks
+            if self._disk is not None and self.written >= self.host_blocks:
+                below = (self.written - self.host_blocks) % self.disk_blocks
+                for disk, host in zip(self._disk, self._host, strict=True):
+                    disk[below] = host[place]
+            self._host[0][place] = codes[one]
+            self._host[1][place] = scales[one]
+            self.written += 1
+
+    def read(
+        self, layer: int, numbers: Int[Tensor, "blocks"]
+    ) -> tuple[Float[Tensor, "kv_heads slots head_dim"], Float[Tensor, "kv_heads slots head_dim"]]:
+        """Keys and values of one layer of these blocks, side by side, in the cache's format and on its device."""
+        assert bool((numbers >= self.oldest).all()), "these blocks are still there"
+        codes, scales = self._gather(layer, numbers)
+        layout = self._layout
+        codes, scales = codes.to(layout.device, non_blocking=True), scales.to(layout.device, non_blocking=True)
+        both = codes.to(layout.dtype) * scales.to(layout.dtype).unsqueeze(-2)
+        keys, values = both.permute(1, 2, 0, 3, 4).flatten(2, 3)
+        return keys, values
+
+    def _gather(self, layer: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        places = numbers % self.host_blocks
+        if self._disk is None:
+            return self._host[0][:, layer].index_select(0, places), self._host[1][:, layer].index_select(0, places)
+        on_disk = numbers < self.written - self.host_blocks
+        below = numbers[on_disk] % self.disk_blocks
+        found = []
+        for host, disk in zip(self._host, self._disk, strict=True):
+            rows = torch.empty(len(numbers), *host.shape[2:], dtype=host.dtype)
+            rows[~on_disk] = host[:, layer].index_select(0, places[~on_disk])
+            rows[on_disk] = disk[:, layer].index_select(0, below)
+            found.append(rows)
+        return found[0], found[1]
+
+    def all(self) -> dict[str, Tensor]:
+        """Codes and scales of everything that is there, oldest first."""
+        numbers = torch.arange(self.oldest, self.written)
+        on_disk = numbers < self.written - self.host_blocks
+        rings = {}
+        for name, ring in (("codes", 0), ("scales", 1)):
+            parts = [self._host[ring][numbers[~on_disk] % self.host_blocks]]
+            if self._disk is not None:
+                parts.insert(0, self._disk[ring][numbers[on_disk] % self.disk_blocks])
+            rings[name] = torch.cat(parts)
+        return rings
+
+    def restore(self, codes: Tensor, scales: Tensor, written: int) -> None:
+        """Take over what `all` of a store of the same shape and sizes gave."""
+        self.written = written
+        for number, block_codes, block_scales in zip(range(written - len(codes), written), codes, scales, strict=True):
+            in_host = number >= written - self.host_blocks
+            rings, place = (self._host, number % self.host_blocks) if in_host else (self._disk, number)
+            assert rings is not None, "a store without a disk has only what is in memory"
+            place = place if in_host else number % self.disk_blocks
+            rings[0][place], rings[1][place] = block_codes, block_scales
+
+
+def _on_disk(folder: Path | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor whose memory is a file without a name."""
+    size = torch.Size(shape).numel()
+    size_bytes = size * dtype.itemsize
+    try:
+        handle, name = tempfile.mkstemp(prefix="inf-stream-archive-", dir=folder)
+        try:
+            _reserve(handle, size_bytes)
+            tensor = torch.from_file(name, shared=True, size=size, dtype=dtype)
+        finally:
+            os.close(handle)
+            Path(name).unlink()
+    except OSError as error:
+        where = folder or tempfile.gettempdir()
+        raise ConfigError(
+            f"archive of {size_bytes} bytes cannot be kept in '{where}': {error.strerror or error}; name another "
+            "folder as archive.folder, or lower archive.disk_mib"
+        ) from error
+    return tensor.view(shape)
+
+
+def _reserve(handle: int, size_bytes: int) -> None:
+    """Take the disk's space now, where the system can, rather than fail when it is written to."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size_bytes)
+    else:
+        os.ftruncate(handle, size_bytes)

@@ -1,0 +1,127 @@
+"""One forward pass over new tokens against the cache: what a model's attention calls once a layer."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from inf_stream.base.grid import SLOT_GRID, round_up
+from inf_stream.base.rotation import Table, rotate
+from inf_stream.base.tokens import TokenTags
+from inf_stream.cache.attend import attend, attend_with_weights, chunk_mask
+from inf_stream.cache.scores import attention_received
+
+if TYPE_CHECKING:
+    from inf_stream.cache.stream_cache import StreamCache
+
+
+class CacheStep:
+    """One forward pass over new tokens: what `inf_stream.models.attention` calls once a layer.
+
+    Attributes:
+        received: per layer, the attention each live slot received, ``[rows, slots]``; only of a watched step, and where
+            the policy accumulates it. What recalled slots received, the recall itself counts.
+    """
+
+    def __init__(self, cache: "StreamCache", tags: TokenTags, *, watched: bool = False):
+        self.tags = tags
+        self.received: list[Tensor] = []
+        self._cache = cache
+        self._receives = watched or cache.accumulates
+        self._recall = recall = cache.recall
+        self._recalled = slice(recall.start, recall.start + recall.tokens) if recall is not None else slice(0, 0)
+        self._start = cache.slots.used + (recall.tokens if recall is not None else 0)
+        self._stop = self._start + len(tags)
+        self._tables, self.cursor = cache.positions.of_new(tags, cache.slots.used)
+        self._masks: dict[int | None, Tensor] = {}
+        if recall is not None and cache.is_asked:
+            recall.begin_choice()
+
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "query_heads rows head_dim"],
+        keys: Float[Tensor, "kv_heads rows head_dim"],
+        values: Float[Tensor, "kv_heads rows head_dim"],
+        scaling: float,
+    ) -> Float[Tensor, "query_heads rows head_dim"]:
+        """Store the new tokens' unrotated keys and their values, and attend over all that is kept.
+
+        Rows behind the step's tokens are padding, neither stored nor attended to; they come back as zeros.
+        """
+        cache, tokens, rows = self._cache, len(self.tags), queries.shape[1]
+        queries, keys, values = queries[:, :tokens], keys[:, :tokens], values[:, :tokens]
+        cos, sin = self._tables(layer)
+        rotated_queries = rotate(queries, self._query_table(cos, sin))
+        cache.planes.write(layer, self._start, keys, rotate(keys, (cos, sin)), values)
+        if cache.window is not None:
+            cache.window.write(layer, rotated_queries, scaling)
+        window = cache.layout.sliding_windows[layer]
+        if cache.is_asked:
+            cache.hear(layer, queries)
+        read = round_up(self._stop, SLOT_GRID)
+        kept = cache.planes.rotated_keys[layer, :, :read]
+        hidden = self._hidden(layer, read)
+        mask = self._mask(window)
+        if hidden is not None:
+            mask = mask.masked_fill(hidden, -torch.inf)
+        if self._receives and tokens == 1 and window is None:
+            # The weights are there already; their slow twin below computes them once more.
+            values_read = cache.planes.values[layer, :, :read]
+            out, weights = attend_with_weights(rotated_queries, kept, values_read, scaling, mask)
+            by_head = weights[..., : self._stop].mean(1)
+            self._receive(layer, by_head.mean(0, keepdim=True) if cache.rows == 1 else by_head)
+            return pad(out, (0, 0, 0, rows - 1))
+        if self._receives:
+            self._receive(layer, attention_received(rotated_queries, kept, self._stop, scaling, cache.rows, hidden))
+        first = 0 if window is None else self._first_in_sight(window)
+        values_kept = cache.planes.values[layer, :, first:read]
+        out = attend(rotated_queries, kept[:, first:], values_kept, scaling, mask[:, first:])
+        return pad(out, (0, 0, 0, rows - tokens))
+
+    def _receive(self, layer: int, received: Float[Tensor, "rows slots"]) -> None:
+        """Tell live slots from recalled ones."""
+        if self._recall is not None:
+            self._recall.receive(layer, received[:, self._recalled])
+            received = torch.cat((received[:, : self._recalled.start], received[:, self._recalled.stop :]), dim=1)
+        self.received.append(received)
+
+    def _first_in_sight(self, window: int) -> int:
+        """The first slot that need be read by tokens that see only so many."""
+        recalled = self._recalled.stop - self._recalled.start
+        return max(0, self._start - recalled + 1 - window) // SLOT_GRID * SLOT_GRID
+
+    def _hidden(self, layer: int, read: int) -> Bool[Tensor, "slots"] | None:
+        """Slots that hold nothing that this layer recalled, or None if there are none."""
+        hidden = None if self._recall is None else self._recall.hidden(layer)
+        if hidden is None:
+            return None
+        return pad(hidden.to(self._cache.layout.device), (self._recalled.start, read - self._recalled.stop))
+
+    def _query_table(self, cos: Tensor, sin: Tensor) -> Table:
+        rows = cos.shape[0]
+        if rows == 1:
+            return cos, sin
+        group = self._cache.layout.query_heads // rows
+        return cos.repeat_interleave(group, 0), sin.repeat_interleave(group, 0)
+
+    def _mask(self, window: int | None) -> Tensor:
+        if window not in self._masks:
+            layout = self._cache.layout
+            two_way = None
+            if layout.bidirectional_frames:
+                two_way = torch.where(self.tags.visual > 0, self.tags.segment, -1).to(layout.device)
+            self._masks[window] = chunk_mask(
+                self._start,
+                len(self.tags),
+                round_up(self._stop, SLOT_GRID),
+                layout.query_heads // layout.kv_heads,
+                window,
+                two_way,
+                layout.dtype,
+                layout.device,
+                self._recalled,
+            )
+        return self._masks[window]
