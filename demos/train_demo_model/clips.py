@@ -89,7 +89,7 @@ def moving(rng: Generator) -> Clip:
     clip = Clip(frames, words, [("direction", f"Which way does the {mover.name} move?", f"{direction.capitalize()}.")])
     if others:
         clip.questions.append(("direction", "What moves, and which way?", named))
-        if rng.random() < 0.3:
+        if rng.random() < 0.6:
             clip.questions.append(("still", f"Does the {others[0].name} move?", "No."))
             clip.questions.append(("still", f"Does the {mover.name} move?", "Yes."))
     else:

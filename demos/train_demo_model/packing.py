@@ -27,6 +27,7 @@ class Batch:
         weights: how much each counts; the tokens of an answer of n share sqrt(n), ``[targets]``.
         answers: which answer each target belongs to, ``[targets]``.
         kinds: kind of each answer.
+        choices: (answer, how many): a right one, followed by wrong ones to the same question.
     """
 
     ids: Tensor
@@ -39,6 +40,7 @@ class Batch:
     weights: Tensor
     answers: Tensor
     kinds: list[str]
+    choices: list[tuple[int, int]]
 
     def to(self, device: torch.device) -> "Batch":
         """With its tensors on `device`."""
@@ -77,6 +79,7 @@ class Packer:
             weights=torch.tensor([v for t in trees for v in t.weights]),
             answers=torch.tensor([a + b for t, b in zip(trees, answers_before, strict=True) for a in t.answers]),
             kinds=[k for t in trees for k in t.kinds],
+            choices=[(c + b, n) for t, b in zip(trees, answers_before, strict=True) for c, n in t.choices],
         )
 
     def _tree(self, sample: Sample) -> "_Tree":
@@ -101,6 +104,11 @@ class Packer:
             for answer in branch.answers:
                 tree.grow(asked)
                 tree.answer(words.answer(answer), branch.kind)
+            if branch.wrong:
+                tree.choices.append((len(tree.kinds) - 1, 1 + len(branch.wrong)))
+            for answer in branch.wrong:
+                tree.grow(asked)
+                tree.answer(words.answer(answer), f"not {branch.kind}", wanted=False)
         return tree
 
 
@@ -117,6 +125,7 @@ class _Tree:
         self.weights: list[float] = []
         self.answers: list[int] = []
         self.kinds: list[str] = []
+        self.choices: list[tuple[int, int]] = []
         self.node = 0
         self._parents = [-1]
         self._depths = [0]
@@ -150,12 +159,12 @@ class _Tree:
         self.visual.extend(range(self.length, self.length + cells))
         self.text([0] * cells)
 
-    def answer(self, ids: Sequence[int], kind: str) -> None:
-        """Tokens that are learned, the last of which, the stop, is not read on."""
+    def answer(self, ids: Sequence[int], kind: str, *, wanted: bool = True) -> None:
+        """Tokens that are learned, or only weighed; the last of them, the stop, is not read on."""
         self.targets.append(self._lasts[self.node])
         self.targets.extend(range(self.length, self.length + len(ids) - 1))
         self.labels.extend(ids)
-        self.weights.extend([len(ids) ** -0.5] * len(ids))
+        self.weights.extend([len(ids) ** -0.5 if wanted else 0.0] * len(ids))
         self.answers.extend([len(self.kinds)] * len(ids))
         self.kinds.append(kind)
         self.text(ids[:-1])

@@ -4,7 +4,7 @@ A trunk is what the runtime would put into the cache. A branch sees the trunk up
 trace in it, so one stream serves many questions. All text is put together as the runtime does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,16 @@ TIME_FORMAT, AFTER_FRAME = "{clock}", "\n"
 CAPTION_ASKS = ("What do you see?", "What is happening?", "Describe the picture.", "What is shown now?")
 HELD = {4: 10, 8: 3}
 """Scenes of a stream, at most -> frames that show each, at most; longer streams have one frame a scene."""
+
+STREAM_TOKENS, FRAME_TOKENS, QUESTION_TOKENS = 1500, 22, 45
+"""About: of a long stream with its questions, of a frame with its time, of a question with its answers."""
+LONG = 16
+"""Scenes from which on a stream is long."""
+KINDS = {"now": 0.1, "at": 0.35, "appear": 0.2, "when": 0.15, "first": 0.07, "ago": 0.05, "is now": 0.08}
+LONG_KINDS = {"now": 0.04, "at": 0.46, "appear": 0.24, "when": 0.12, "first": 0.05, "ago": 0.04, "is now": 0.05}
+"""How often what is asked."""
+OTHERS = 3
+"""Moments whose captions a question about one moment shall not be answered with."""
 
 NOT_SEEN = "I have not seen that."
 
@@ -58,12 +68,14 @@ class Branch:
         at: how many trunk pieces it sees.
         answers: each of them a right one.
         kind: for figures by kind.
+        wrong: what the same question would be answered about other moments; the right one shall be likelier.
     """
 
     at: int
     question: str
     answers: tuple[str, ...]
     kind: str
+    wrong: tuple[str, ...] = ()
 
 
 @dataclass
@@ -80,7 +92,7 @@ class Sample:
     @property
     def about_tokens(self) -> int:
         """Roughly how many tokens it takes."""
-        return 22 * len(self.trunk) + sum(10 + 13 * len(b.answers) for b in self.branches)
+        return FRAME_TOKENS * len(self.trunk) + sum(10 + 13 * len(b.answers) + 18 * len(b.wrong) for b in self.branches)
 
 
 class Words:
@@ -173,28 +185,31 @@ def stream_sample(rng: Generator, pictures: Sequence[Picture], scenes: int) -> S
     step = float(rng.choice([1, 2, 3, 5, 10, 15, 20, 30, 60]))
     at_s, sample = start_s(rng), Sample()
     longest = next((frames for most, frames in HELD.items() if scenes <= most), 1) if rng.random() < 0.5 else 1
-    times: list[float] = []
+    times: list[list[float]] = []
     talk = rng.random() < 0.5
     for number, picture in enumerate(chosen):
         mirrored = bool(rng.random() < 0.5)
+        times.append([])
         for _ in range(int(rng.integers(1, longest + 1))):
             sample.trunk.append((Photo(picture.index, mirrored), at_s))
-            if len(times) == number:
-                times.append(at_s)
+            times[-1].append(at_s)
             at_s += step
-        upto = chosen[: number + 1]
-        if talk and rng.random() < 0.35:
-            branch = ask_about(rng, upto, times, 0)
+        upto, kinds = chosen[: number + 1], KINDS if scenes < LONG else LONG_KINDS
+        if talk and rng.random() < min(0.35, 5 / scenes):
+            branch = ask_about(rng, upto, times, 0, kinds)
             sample.trunk.append((branch.question, branch.answers[0]))
         for _ in range(_questions(rng, number, scenes)):
-            sample.branches.append(ask_about(rng, upto, times, len(sample.trunk)))
+            sample.branches.append(ask_about(rng, upto, times, len(sample.trunk), kinds))
+    while sample.about_tokens > 1.1 * STREAM_TOKENS and len(sample.branches) > 1:
+        sample.branches.pop(int(rng.integers(len(sample.branches))))
     return sample
 
 
-def ask_about(rng: Generator, seen: Sequence[Picture], times: Sequence[float], at: int) -> Branch:
-    """A question that can be asked after these pictures."""
-    kinds = ("now", "at", "appear", "when", "first", "ago", "is now")
-    kind = str(rng.choice(kinds, p=[0.1, 0.35, 0.2, 0.15, 0.07, 0.05, 0.08]))
+def ask_about(
+    rng: Generator, seen: Sequence[Picture], times: Sequence[Sequence[float]], at: int, kinds: Mapping[str, float]
+) -> Branch:
+    """A question that can be asked after these pictures; `times` of the frames of each, in seconds."""
+    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
     if kind == "at":
         return ask_at(rng, seen, times, at)
     if kind == "appear":
@@ -207,9 +222,8 @@ def ask_about(rng: Generator, seen: Sequence[Picture], times: Sequence[float], a
         return Branch(at, f"Which came first, {one[0]} or {two[0]}?", (f"{capital(first[0])}.",), "first")
     if kind == "ago" and (singles := single_appearances(seen)):
         concept, place = singles[int(rng.integers(len(singles)))]
-        return Branch(
-            at, f"How long ago did you see {concept}?", (f"{duration(times[-1] - times[place])} ago.",), "ago"
-        )
+        since = duration(times[-1][-1] - times[place][-1])
+        return Branch(at, f"How long ago did you see {concept}?", (f"{since} ago.",), "ago")
     if kind == "is now" and seen[-1].shows:
         if rng.random() < 0.5:
             return Branch(at, f"Is there {pick(rng, seen[-1].shows)} now?", ("Yes.",), "is now")
@@ -219,12 +233,12 @@ def ask_about(rng: Generator, seen: Sequence[Picture], times: Sequence[float], a
     return Branch(at, pick(rng, CAPTION_ASKS), (sentence(pick(rng, seen[-1].captions)),), "now")
 
 
-def ask_at(rng: Generator, seen: Sequence[Picture], times: Sequence[float], at: int) -> Branch:
-    """What was shown at some time; the answer names the time again."""
-    place = int(rng.integers(len(seen)))
-    clock = format_clock(nanoseconds(times[place]))
-    answer = f"{clock} {sentence(pick(rng, seen[place].captions))}"
-    return Branch(at, f"What was shown at {clock}?", (answer,), "at")
+def ask_at(rng: Generator, seen: Sequence[Picture], times: Sequence[Sequence[float]], at: int) -> Branch:
+    """What was shown at the time of some frame; the answer names the time again."""
+    place, *others = (int(i) for i in rng.permutation(len(seen))[: 1 + OTHERS])
+    clock = format_clock(nanoseconds(times[place][int(rng.integers(len(times[place])))]))
+    right, *wrong = (f"{clock} {sentence(pick(rng, seen[i].captions))}" for i in (place, *others))
+    return Branch(at, f"What was shown at {clock}?", (right,), "at", tuple(wrong))
 
 
 def ask_appear(rng: Generator, seen: Sequence[Picture], at: int) -> Branch:
@@ -237,13 +251,13 @@ def ask_appear(rng: Generator, seen: Sequence[Picture], at: int) -> Branch:
     return Branch(at, question, ("Yes." if yes else "No.",), "appear")
 
 
-def ask_when(rng: Generator, seen: Sequence[Picture], times: Sequence[float], at: int) -> Branch:
+def ask_when(rng: Generator, seen: Sequence[Picture], times: Sequence[Sequence[float]], at: int) -> Branch:
     """When the only scene with something was; or, of what was never there, that it was not."""
     missing = [c for c in CONCEPTS if absent(seen, c)]
     singles = single_appearances(seen)
     if singles and (rng.random() < 0.75 or not missing):
         concept, place = singles[int(rng.integers(len(singles)))]
-        answer = f"{format_clock(nanoseconds(times[place]))}."
+        answer = f"{format_clock(nanoseconds(times[place][0]))}."
         return Branch(at, f"When did {concept} appear?", (answer,), "when")
     return Branch(at, f"When did {pick(rng, missing or ['a whale'])} appear?", (NOT_SEEN,), "not seen")
 
@@ -273,7 +287,10 @@ def capital(text: str) -> str:
 
 def _questions(rng: Generator, number: int, scenes: int) -> int:
     """Few in the middle, many at the end."""
-    return min(max(6, scenes * 2 // 3), 16) if number == scenes - 1 else int(rng.random() < min(0.3, 2 / scenes))
+    if number < scenes - 1:
+        return int(rng.random() < min(0.3, 2 / scenes))
+    room = (STREAM_TOKENS - FRAME_TOKENS * scenes) // QUESTION_TOKENS
+    return min(max(6, scenes * 2 // 3), max(room, 5), 16)
 
 
 # ---- rendered clips --------------------------------------------------------------------------------

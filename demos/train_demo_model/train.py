@@ -4,7 +4,7 @@
 
 Everything is kept in --work: downloads, features of the frozen encoder (computed once), the newest checkpoint, a log
 with one JSON line a report and a plot of it. Start it again to go on. The learning rate stays level and falls to zero
-over the last fifth of --steps, so a longer run can start from the level part: give more --steps.
+over the last three tenths of --steps, so a longer run can start from the level part: give more --steps.
 """
 
 import argparse
@@ -29,22 +29,25 @@ from packing import Batch, Packer
 from plot import draw
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from samples import Photo, Sample, Shown, Words, clip_sample, picture_sample, rarest_first, stream_sample
+from samples import LONG, Photo, Sample, Shown, Words, clip_sample, picture_sample, rarest_first, stream_sample
 from torch import Tensor
 
 CLIP_SEEDS = {"train": range(4000), "dev": range(1_000_000, 1_000_300)}
 RATES = {"projector": 1e-3, "encoder": 1e-4, "language model": 6e-4}
-WARM_UP, DECAY = 50, 0.2
+WARM_UP, DECAY = 50, 0.3
 SEEING = {"pictures": 0.6, "streams": 0.08, "clips": 0.32}
-REMEMBERING = {"pictures": 0.36, "streams": 0.32, "long streams": 0.1, "clips": 0.22}
+REMEMBERING = {"pictures": 0.16, "streams": 0.24, "long streams": 0.34, "clips": 0.26}
 SEEING_SHARE = 0.4
 """Of the steps, how many teach to see before the rest teaches to remember what was seen."""
 
 ALIGN_EPOCHS, ALIGNED = 6, "aligned.pt"
 BATCH_TOKENS, BATCH_SQUARE = 1200, 1_200_000
 """Of a batch, about: its tokens, and its samples times the square of the longest, which memory goes with."""
-LONGEST = 28
-"""Scenes of a long stream; attention over more costs memory with their square."""
+LONGEST = 60
+"""Scenes of a stream; attention over more costs memory with their square."""
+
+CHOICE, SHARPNESS = 0.5, 4.0
+"""What choosing among answers counts beside giving them, and by how much a nat a token is a better choice."""
 
 REPORT, KEEP, CHECK = 10, 50, 200
 
@@ -100,7 +103,7 @@ class Split:
                 found = more
             return found
         if kind == "long streams":
-            return [stream_sample(rng, self.pictures, int(rng.integers(16, LONGEST + 1)))]
+            return [stream_sample(rng, self.pictures, int(rng.integers(LONG, LONGEST + 1)))]
         return [clip_sample(rng, self.clips, self.clip_lengths) for _ in range(14)]
 
 
@@ -119,6 +122,17 @@ def mean(losses: Tensor, batch: Batch) -> Tensor:
     return (losses * batch.weights).sum() / batch.weights.sum()
 
 
+def choosing(losses: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    """Of questions with wrong answers, too: cross entropy of the right one by mean likelihood; how many were right."""
+    if not batch.choices:
+        return losses.new_zeros(()), 1.0
+    tokens = torch.bincount(batch.answers, minlength=len(batch.kinds))
+    likely = -losses.new_zeros(len(batch.kinds)).index_add(0, batch.answers, losses) / tokens
+    options = [SHARPNESS * likely[first : first + number] for first, number in batch.choices]
+    right = np.mean([int(o.argmax()) == 0 for o in options])
+    return torch.stack([torch.logsumexp(o, 0) - o[0] for o in options]).mean(), float(right)
+
+
 def by_kind(losses: Tensor, batch: Batch) -> dict[str, float]:
     """Mean loss a token, by kind of question."""
     kinds, losses = [batch.kinds[a] for a in batch.answers.tolist()], losses.cpu()
@@ -129,10 +143,13 @@ def by_kind(losses: Tensor, batch: Batch) -> dict[str, float]:
 def check(network: Network, packer: Packer, dev: Split, device: torch.device) -> dict[str, float]:
     """Losses on held-out data, the same each time."""
     found: dict[str, list[float]] = {}
-    for number, kind in enumerate(("pictures",) * 4 + ("streams",) * 3 + ("clips",) * 2):
+    for number, kind in enumerate(("pictures",) * 3 + ("streams",) * 3 + ("long streams",) * 4 + ("clips",) * 3):
         batch = packer.pack(dev.draw(np.random.default_rng([1, number]), kind)).to(device)
-        for name, loss in by_kind(network.losses(batch, dev.maps(batch.shown).to(device)), batch).items():
-            found.setdefault(name, []).append(loss)
+        losses = network.losses(batch, dev.maps(batch.shown).to(device))
+        for name, loss in by_kind(losses, batch).items():
+            found.setdefault(f"{name}, long" if kind == "long streams" else name, []).append(loss)
+        if batch.choices:
+            found.setdefault(f"chosen right, {kind}", []).append(choosing(losses, batch)[1])
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
 
@@ -199,7 +216,8 @@ def train(rank: int, args: argparse.Namespace) -> None:
             kind = draw_kind(np.random.default_rng([args.seed, step]), SEEING if step < seeing else REMEMBERING)
             batch = packer.pack(train_split.draw(np.random.default_rng([args.seed, step, rank]), kind)).to(device)
             losses = network.losses(batch, train_split.maps(batch.shown).to(device))
-            loss = mean(losses, batch)
+            choice, _ = choosing(losses, batch)
+            loss = mean(losses, batch) + CHOICE * choice
             loss.backward()
             share(parameters, args.processes)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -280,7 +280,7 @@ class Archive:
             return whole
         places = self._places()
         whole.facts |= {"written": self._store.written, "last": [list(pair) for pair in self._last.items()]}
-        whole.tensors |= self._store.all() | {name: t[places] for name, t in vars(self._facts).items()}
+        whole.tensors |= self._store.filled() | {name: t[places] for name, t in vars(self._facts).items()}
         whole.tensors |= {"index": self._index[:, places], "mean": self._mean}
         if self.layout.segmented:
             whole.tensors["offsets"] = self._offsets[places]
@@ -306,10 +306,9 @@ class Archive:
             raise StateError("the saved session has something else than pairs of numbers as 'last'")
         self._last = dict(last)
         there = written - max(0, written - store.capacity)
-        shape, layout = store.shape, self.layout
-        codes = state.tensor("codes", (there, *shape.codes), torch.int8)
-        scales = state.tensor("scales", (there, *shape.scales), torch.float16)
-        store.restore(codes, scales, written)
+        store.count(written)
+        for name, ring in store.filled().items():
+            ring.copy_(state.tensor(name, tuple(ring.shape), ring.dtype))
         places = self._places()
         for name, facts in vars(self._facts).items():
             facts[places] = state.tensor(name, (there,), torch.int64)
@@ -317,7 +316,7 @@ class Archive:
         index = state.tensor("index", (layers, there, width), self._index.dtype)
         self._index[:, places] = index.to(self._index.device)
         self._mean = state.tensor("mean", (layers, width), torch.float32).to(self._mean.device)
-        if layout.segmented:
+        if self.layout.segmented:
             self._offsets[places] = state.tensor("offsets", (there, 4, tokens), torch.int64)
 
     # ---- inside ------------------------------------------------------------------------------------

@@ -125,27 +125,17 @@ class BlockStore:
             found.append(rows)
         return found[0], found[1]
 
-    def all(self) -> dict[str, Tensor]:
-        """Codes and scales of everything that is there, oldest first."""
-        numbers = torch.arange(self.oldest, self.written)
-        on_disk = numbers < self.written - self.host_blocks
-        rings = {}
-        for name, ring in (("codes", 0), ("scales", 1)):
-            parts = [self._host[ring][numbers[~on_disk] % self.host_blocks]]
-            if self._disk is not None:
-                parts.insert(0, self._disk[ring][numbers[on_disk] % self.disk_blocks])
-            rings[name] = torch.cat(parts)
+    def filled(self) -> dict[str, Tensor]:
+        """What is in the rings, as it lies there; valid until the next `write`."""
+        host, disk = min(self.written, self.host_blocks), min(max(0, self.written - self.host_blocks), self.disk_blocks)
+        rings = {"host_codes": self._host[0][:host], "host_scales": self._host[1][:host]}
+        if self._disk is not None:
+            rings |= {"disk_codes": self._disk[0][:disk], "disk_scales": self._disk[1][:disk]}
         return rings
 
-    def restore(self, codes: Tensor, scales: Tensor, written: int) -> None:
-        """Take over what `all` of a store of the same shape and sizes gave."""
+    def count(self, written: int) -> None:
+        """So many blocks have been written; their content comes by way of `filled`."""
         self.written = written
-        for number, block_codes, block_scales in zip(range(written - len(codes), written), codes, scales, strict=True):
-            in_host = number >= written - self.host_blocks
-            rings, place = (self._host, number % self.host_blocks) if in_host else (self._disk, number)
-            assert rings is not None, "a store without a disk has only what is in memory"
-            place = place if in_host else number % self.disk_blocks
-            rings[0][place], rings[1][place] = block_codes, block_scales
 
 
 def _on_disk(folder: Path | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
