@@ -216,6 +216,33 @@ def test_a_time_that_nothing_is_of_recalls_nothing() -> None:
     assert 0 < cache.recall.tokens <= 24
 
 
+def test_the_lower_third_of_the_layers_votes_and_the_others_follow() -> None:
+    cache, tags = lived("inf-mllm", toy_layout(layers=7, sliding_windows=(None, 6, None, None, None, None, None)))
+    differed = False
+    for seed in range(900, 910):
+        cache.set_mark()
+        cache.open_recall()
+        aside = TagMaker()
+        aside.segment = tags.segment
+        feed(cache, aside.text(4), seed)
+        assert cache.recall is not None
+        first, second, *rest = (cache.recall.chosen(layer).tolist() for layer in (0, 2, 3, 4, 5, 6))
+        differed |= first != second
+        assert all(one == second for one in rest)
+        cache.close_recall()
+        cache.return_to_mark()
+    assert differed
+
+
+def test_a_model_that_sees_only_the_latest_recalls_nothing() -> None:
+    cache, tags = lived("inf-mllm", toy_layout(sliding_windows=(6, 6)))
+    cache.open_recall()
+    assert cache.recall is None
+    feed(cache, tags.text(4), 900)
+    cache.end_choice()
+    cache.check()
+
+
 def needle_cache(form: float) -> tuple[StreamCache, int, Tensor]:
     """A stream of keys of which one block answers to a direction that questions ask for beside their common form."""
     layout = toy_layout(layers=1, query_heads=2, kv_heads=1, head_dim=8)

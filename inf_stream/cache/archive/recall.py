@@ -3,7 +3,8 @@
 Choosing. A layer scores every block by how well its mean key answers what is particular to the question
 (`inf_stream.cache.archive.usual`): the question's mean query, as ReKV (arXiv 2503.00540) takes it, less the usual one.
 The scores are standardised and added to those of the layers below, so no layer's choice is its own alone, and no extra
-pass over the question is needed.
+pass over the question is needed. Only the lower third of the layers has a vote, the others take what that chose: on the
+built-in model more votes made the choice worse (`demos/bench/recall.py`), and so most layers recall the same moments.
 
 Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
 leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
@@ -17,8 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from inf_stream.base.layout import CacheLayout
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive.archive import Archive
+
+
+def _voters(layout: CacheLayout) -> tuple[int, ...]:
+    """Layers that choose: the lower third of those that see everything."""
+    seeing = [layer for layer, window in enumerate(layout.sliding_windows) if window is None]
+    return tuple(seeing[: -(-len(seeing) // 3)])
 
 
 class Recall:
@@ -33,7 +41,8 @@ class Recall:
         self.archive, self.start = archive, start
         device = archive.layout.device
         allowed = archive.candidates(between_ns)
-        self.blocks = min(archive.recall_blocks, int(allowed.sum()))
+        self._voters = _voters(archive.layout)
+        self.blocks = min(archive.recall_blocks, int(allowed.sum())) if self._voters else 0
         self.tokens = self.blocks * archive.block_tokens
         self._allowed = torch.nonzero(allowed)[:, 0].to(device)
         self._votes = torch.zeros(len(self._allowed), device=device)
@@ -48,7 +57,10 @@ class Recall:
         self._votes.zero_()
 
     def choose(self, layer: int) -> None:
-        """Let a layer choose by what it heard of the question; in rising order of layers."""
+        """Let a layer choose by what it heard of the question, in rising order of layers."""
+        if layer > self._voters[-1]:
+            self._chosen[layer], self._hidden[layer] = self._chosen[self._voters[-1]], self._hidden[self._voters[-1]]
+            return
         index = self.archive.index_of(layer)
         layout = self.archive.layout
         asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
