@@ -34,6 +34,7 @@ Command: TypeAlias = Callable[[argparse.Namespace], int]
 DEMO_FLAGS = {f: MODEL_FLAGS[f] for f in ("--model", "--policy", "--budget", "--device", "--dtype", "--threads")}
 DEMO_DEFAULTS = (
     Override("the demo", "cache.budget_tokens", 768),
+    Override("the demo", "archive.host_mib", 64),
     Override("the demo", "answer.max_tokens", 40),
     Override("the demo", "answer.repetition_penalty", 1.1),
 )

@@ -39,6 +39,7 @@ CLIP_QUESTIONS = tuple(
         (50, "When did grass appear?"),
         (59, "When did a horse appear?"),
         (59, "What was shown at 00:30?"),
+        (59, "What was shown at 00:05?"),
     )
 )
 """Questions that a model of this size can be asked in fairness; asides, so that no answer leans on another."""
@@ -83,7 +84,7 @@ def demo(settings: Settings, memory_map: Path) -> int:
     screen.write(
         f"\n{seen:,} tokens went by; {kept:,} of them ({kept / seen:.1%}) are still in the cache, whose "
         f"{engine.cache.bytes() / 2**20:.1f} MiB never grew.\n"
-        f"Which ones: {memory_map}. The rest is forgotten: asked about it now, the model would guess.\n"
+        f"Which ones: {memory_map}. {_rest(engine)}\n"
     )
     if settings.model.name in BUILTIN:
         screen.write(
@@ -91,6 +92,15 @@ def demo(settings: Settings, memory_map: Path) -> int:
             f'  inf-stream ask VIDEO "What is happening?" --model {VISION_MODEL}\n'
         )
     return 0
+
+
+def _rest(engine: Engine) -> str:
+    """What has become of the tokens that left the cache."""
+    archive = engine.cache.archive
+    if archive is None or not archive.blocks:
+        return "The rest is forgotten: asked about it now, the model would guess."
+    size_mib = archive.bytes() / 2**20
+    return f"The rest is in an archive of {size_mib:.1f} MiB, from which a question calls back what it needs."
 
 
 # ---- a clip, for models that see -------------------------------------------------------------------
