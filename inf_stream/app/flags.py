@@ -13,6 +13,7 @@ from inf_stream.base.config import (
     ArchiveSettings,
     CacheSettings,
     ModelSettings,
+    ServerSettings,
     Settings,
     SourceSettings,
     build,
@@ -32,6 +33,7 @@ SECTIONS: Mapping[str, Any] = {
     "archive": ArchiveSettings,
     "answer": AnswerSettings,
     "source": SourceSettings,
+    "server": ServerSettings,
 }
 POLICY = "policy"
 

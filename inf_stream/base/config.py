@@ -121,6 +121,41 @@ class SourceSettings:
 
 
 @dataclass(frozen=True)
+class ServerSettings:
+    """`[server]`: who may connect to `inf-stream serve`, and how much each may ask of it."""
+
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 is every network, and then asks for keys")
+    port: int = setting(8765, "TCP port; 0 takes a free one", low=0, high=65535)
+    keys_file: str = setting(
+        "", "file with one API key a line; more come from the environment variable INF_STREAM_API_KEYS, with commas"
+    )
+    open_to_all: bool = setting(False, "listen beyond this machine without any key")
+    certificate: str = setting("", "TLS certificate, with those it was signed by (PEM); empty: no TLS")
+    certificate_key: str = setting("", "private key of the certificate (PEM); empty: it is in the certificate's file")
+    self_signed: bool = setting(False, "TLS with a certificate made at the start, for this machine's names")
+    origins: str = setting(
+        "", "web pages that may connect besides this server's own, e.g. 'https://a.example https://b.example'"
+    )
+    sessions: int = setting(4, "sessions at once; one more is refused", low=1, high=4096)
+    connections: int = setting(64, "connections at once; one more is refused", low=1, high=65536)
+    watches: int = setting(8, "standing questions of one session", low=0, high=256)
+    watch_interval_s: float = setting(2.0, "least stream time between two looks of one watch", low=0.1, high=86400.0)
+    frames_per_second: float = setting(10.0, "frames taken of one session; more are dropped", low=0.01, high=1000.0)
+    frame_pixels: int = setting(1 << 24, "most pixels of one image", low=1, high=1 << 27)
+    message_bytes: int = setting(1 << 23, "longest message or request body", low=1024, high=1 << 30)
+    text_characters: int = setting(1 << 14, "longest text of one question or instruction", low=16, high=1 << 20)
+    answer_tokens: int = setting(1024, "longest answer a client may ask for", low=1, high=1 << 16)
+    queue_messages: int = setting(
+        4096, "messages kept for a client that reads slowly or is away; with more it is cut off", low=16, high=1 << 20
+    )
+    idle_timeout_s: float = setting(600.0, "a session that says nothing for so long is ended", low=0.05, high=1e7)
+    grace_s: float = setting(60.0, "how long a session outlives its lost connection", low=0.0, high=1e6)
+    drain_s: float = setting(20.0, "how long a stopping server waits for answers to end", low=0.0, high=3600.0)
+    ping_s: float = setting(20.0, "a silent client is asked so often whether it is there", low=0.05, high=3600.0)
+    header_timeout_s: float = setting(10.0, "longest wait for a request's head or body", low=0.05, high=3600.0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a run; one TOML file holds one model on one device."""
 
@@ -129,6 +164,7 @@ class Settings:
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     answer: AnswerSettings = field(default_factory=AnswerSettings)
     source: SourceSettings = field(default_factory=SourceSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
     policy: Mapping[str, Any] = field(default_factory=dict)
     """`[policy]`: options of the chosen cache policy, checked when the policy is made."""
 
@@ -161,6 +197,7 @@ def settings_from_mapping(values: Mapping[str, Any], where: str = "configuration
         "archive": ArchiveSettings,
         "answer": AnswerSettings,
         "source": SourceSettings,
+        "server": ServerSettings,
     }
     made: dict[str, Any] = {}
     for name, table in values.items():

@@ -81,7 +81,12 @@ class Engine:
     @property
     def characters_per_step(self) -> int:
         """Most characters of streamed text one `ingest_text` call takes: about one chunk."""
-        return _CHARACTERS_PER_TOKEN * self.cache.chunk_tokens
+        return self.characters_per_chunk(self.cache.chunk_tokens)
+
+    @staticmethod
+    def characters_per_chunk(chunk_tokens: int) -> int:
+        """`characters_per_step` of an engine whose cache takes in `chunk_tokens` at once."""
+        return _CHARACTERS_PER_TOKEN * chunk_tokens
 
     # ---- the stream --------------------------------------------------------------------------------
 

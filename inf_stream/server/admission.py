@@ -1,0 +1,59 @@
+"""Who may open one more session: bounded by number and by memory."""
+
+from inf_stream.base.errors import InfStreamError
+
+_MEMORY_SHARE = 0.9
+"""Share of the memory that was free at the start that caches may take; the steps of the model need some, too."""
+_MIB = 1 << 20
+
+
+class AdmissionError(InfStreamError):
+    """No further session now; `retry_after_s` says when it is worth asking again."""
+
+    def __init__(self, message: str, retry_after_s: float):
+        super().__init__(f"{message}; try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
+class Admission:
+    """Counts sessions, and promises memory to each: what it may take at most, before it has taken any.
+
+    Memory that is promised cannot be promised again, although the operating system still calls it free.
+    """
+
+    def __init__(self, most_sessions: int, session_bytes: int, free_bytes: int):
+        self._most, self._session_bytes = most_sessions, session_bytes
+        self._memory_bytes = int(free_bytes * _MEMORY_SHARE)
+        self._sessions = 0
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are open."""
+        return self._sessions
+
+    @property
+    def most_sessions(self) -> int:
+        """How many may be open at once, by number and by memory."""
+        return min(self._most, self._memory_bytes // max(1, self._session_bytes))
+
+    def enter(self, free_bytes: int, retry_after_s: float) -> None:
+        """One more session, which `leave` ends.
+
+        Raises:
+            AdmissionError: there are too many, or the memory for one more is promised already or not free.
+        """
+        if self._sessions >= self._most:
+            raise AdmissionError(f"{self._sessions} sessions are open, the most allowed", retry_after_s)
+        left = min(self._memory_bytes - self._sessions * self._session_bytes, free_bytes)
+        if left < self._session_bytes:
+            raise AdmissionError(
+                f"a session needs {self._session_bytes / _MIB:.1f} MiB for its cache, {max(0, left) / _MIB:.1f} MiB "
+                f"are left beside {self._sessions} others",
+                retry_after_s,
+            )
+        self._sessions += 1
+
+    def leave(self) -> None:
+        """A session has ended."""
+        assert self._sessions > 0, "who leaves has entered"
+        self._sessions -= 1

@@ -1,0 +1,266 @@
+"""Engines of many sessions on one model: the weights are loaded once, each session has its own cache."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import BudgetError
+from inf_stream.base.events import Evidence, Frame, Question
+from inf_stream.cache.policies import make_policy
+from inf_stream.cache.sizes import CacheSizes, footprint
+from inf_stream.engine.build import build_engine
+from inf_stream.engine.engine import Engine
+from inf_stream.engine.forwarding import ForwardingEngine
+from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+from inf_stream.models.stream_model import StreamModel
+from inf_stream.models.weights import LoadedWeights, machine_facts
+
+Timer: TypeAlias = Callable[[str, float], None]
+"""Told the name of each step of an engine and the seconds it took, on the engine's thread."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a client may choose for its session until its stream begins.
+
+    Attributes:
+        instructions: system prompt; empty takes the server's.
+        budget_tokens: of the cache; None takes the server's, which is also the most.
+    """
+
+    instructions: str = ""
+    budget_tokens: int | None = None
+
+
+@runtime_checkable
+class EngineMaker(Protocol):
+    """Where sessions get their engines from."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, as clients see it."""
+        ...
+
+    @property
+    def sees(self) -> bool:
+        """Whether frames can be taken in."""
+        ...
+
+    @property
+    def instructions(self) -> str:
+        """The system prompt of a session that asks for no other."""
+        ...
+
+    @property
+    def budget_tokens(self) -> int:
+        """The largest cache of a session, and the one it gets."""
+        ...
+
+    @property
+    def characters_per_step(self) -> int:
+        """As of all engines made here."""
+        ...
+
+    @property
+    def session_bytes(self) -> int:
+        """Memory of one session with the largest cache."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory free for sessions now."""
+        ...
+
+    def check(self, options: SessionOptions) -> None:
+        """Refuse options with which no engine could be made.
+
+        Raises:
+            InfStreamError: saying what can be had instead.
+        """
+        ...
+
+    def make(self, options: SessionOptions) -> SteppedEngine:
+        """A new engine; slow, for the engine's thread.
+
+        Raises:
+            InfStreamError: see `check`; or the memory is gone.
+        """
+        ...
+
+
+class SharedModel:
+    """Engines on one set of weights (`EngineMaker`).
+
+    Nothing that changes is shared: `StreamModel`, `StreamCache` and `Engine` are made for each session, and the weights
+    are only read.
+    """
+
+    def __init__(self, settings: Settings, weights: LoadedWeights):
+        self._settings, self._weights = settings, weights
+        model = StreamModel(weights, frame_tokens=settings.model.frame_tokens or None)
+        self._policy = make_policy(settings.cache.policy, settings.policy)
+        self._device = model.device
+        self._footprint = footprint(model.layout, self._policy, model.rotation)
+        self._sees = model.vision is not None
+        self._sizes().check(self._policy)
+
+    @property
+    def name(self) -> str:
+        """As in the settings."""
+        return self._settings.model.name
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model has a vision tower."""
+        return self._sees
+
+    @property
+    def instructions(self) -> str:
+        """As in the settings."""
+        return self._settings.model.system_prompt
+
+    @property
+    def budget_tokens(self) -> int:
+        """As in the settings."""
+        return self._settings.cache.budget_tokens
+
+    @property
+    def characters_per_step(self) -> int:
+        """About one chunk, as `Engine` has it."""
+        return Engine.characters_per_chunk(self._settings.cache.chunk_tokens)
+
+    @property
+    def session_bytes(self) -> int:
+        """Of a cache with the budget of the settings."""
+        return self._footprint.total_bytes(self._sizes())
+
+    def free_bytes(self) -> int:
+        """Of the model's device."""
+        return machine_facts().free_bytes(self._device)
+
+    def check(self, options: SessionOptions) -> None:
+        """Refuse a budget above the server's, or too small for its policy.
+
+        Raises:
+            BudgetError: naming the limit.
+        """
+        budget = options.budget_tokens
+        if budget is None:
+            return
+        if budget > self.budget_tokens:
+            raise BudgetError(
+                f"a cache of {budget} tokens was asked for; this server gives at most {self.budget_tokens} to a session"
+            )
+        dataclasses.replace(self._sizes(), budget_tokens=budget).check(self._policy)
+
+    def make(self, options: SessionOptions) -> SteppedEngine:
+        """An engine with a cache of its own.
+
+        Raises:
+            BudgetError, ConfigError, ModelError: see `build_engine`.
+        """
+        self.check(options)
+        settings = self._settings
+        model = dataclasses.replace(settings.model, system_prompt=options.instructions or self.instructions)
+        budget = self.budget_tokens if options.budget_tokens is None else options.budget_tokens
+        cache = dataclasses.replace(settings.cache, budget_tokens=budget)
+        return UsageEngine(build_engine(dataclasses.replace(settings, model=model, cache=cache), self._weights))
+
+    def _sizes(self) -> CacheSizes:
+        cache = self._settings.cache
+        return CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens)
+
+
+class UsageEngine(ForwardingEngine):
+    """An engine whose `stats` also say what its latest answer was given.
+
+    `input_tokens` were in the cache when the answer began, its question included; of them `cached_tokens` before the
+    question came, and `image_tokens` belong to frames.
+    """
+
+    def __init__(self, engine: Engine):
+        super().__init__(engine)
+        self._cache = engine.cache
+        self._usage: dict[str, float | int | str] = {}
+
+    def begin_answer(self, question: Question) -> None:
+        """As the engine's."""
+        seen = self._cache.seen_tokens
+        super().begin_answer(question)
+        kept, read = self._cache.used_tokens, self._cache.seen_tokens - seen
+        visual = self._cache.slots.planes["visual"][0, 0, :kept]
+        self._usage = {
+            "input_tokens": kept,
+            "cached_tokens": max(0, kept - read),
+            "image_tokens": int((visual > 0).sum()),
+        }
+
+    def stats(self) -> dict[str, float | int | str]:
+        """As the engine's, and the latest answer's usage."""
+        return super().stats() | self._usage
+
+
+class LazyEngine:
+    """An engine that is made at its first step, on the thread of its steps (`SteppedEngine`).
+
+    Until then its options can be changed. A step whose engine cannot be made raises what `EngineMaker.make` raised.
+    """
+
+    def __init__(self, maker: EngineMaker, options: SessionOptions, timer: Timer):
+        self.options = options
+        self._maker, self._timer = maker, timer
+        self._engine: SteppedEngine | None = None
+
+    @property
+    def frames_per_step(self) -> int:
+        """As the engine's; one before there is any."""
+        return 1 if self._engine is None else self._engine.frames_per_step
+
+    @property
+    def characters_per_step(self) -> int:
+        """As every engine's of the maker."""
+        return self._maker.characters_per_step
+
+    def ingest_frames(self, frames: Sequence[Frame]) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.ingest_frames(frames)
+        self._timer("frames", time.monotonic() - began_s)
+
+    def ingest_text(self, text: str, at_ns: int) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.ingest_text(text, at_ns)
+        self._timer("text", time.monotonic() - began_s)
+
+    def begin_answer(self, question: Question) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.begin_answer(question)
+        self._timer("question", time.monotonic() - began_s)
+
+    def step_answer(self) -> AnswerStep:
+        """As the engine's."""
+        began_s = time.monotonic()
+        step = self._made().step_answer()
+        self._timer("token", time.monotonic() - began_s)
+        return step
+
+    def end_answer(self) -> int:
+        """As the engine's."""
+        return self._made().end_answer()
+
+    def stats(self) -> dict[str, float | int | str]:
+        """As the engine's; nothing before there is any."""
+        return {} if self._engine is None else self._engine.stats()
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """As the engine's."""
+        return () if self._engine is None else self._engine.evidence()
+
+    def _made(self) -> SteppedEngine:
+        if self._engine is None:
+            self._engine = self._maker.make(self.options)
+        return self._engine

@@ -1,0 +1,107 @@
+"""Many sessions on one model: one engine thread for all, admission by number and memory, one way to end them."""
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+
+from inf_stream.base.config import Settings
+from inf_stream.server.admission import Admission, AdmissionError
+from inf_stream.server.engines import EngineMaker, LazyEngine, SessionOptions, Timer
+from inf_stream.server.live_session import Listener, LiveSession
+from inf_stream.server.worker import EngineWorker
+from inf_stream.session.limits import SessionLimits
+from inf_stream.session.queue import QueueRule
+
+RETRY_S = 10.0
+"""When it is worth asking again where nobody knows better."""
+
+
+class Hub:
+    """Opens sessions on the running event loop, and closes them.
+
+    Args:
+        maker: of engines.
+        settings: of the server; `[source]` gives the queues of each session.
+        timer: told how long each step of an engine took.
+        retry_after_s: when a refused session is worth another try.
+        clock_ns: handed on to sessions.
+    """
+
+    def __init__(
+        self,
+        maker: EngineMaker,
+        settings: Settings,
+        *,
+        timer: Timer = lambda _name, _s: None,
+        retry_after_s: Callable[[], float] = lambda: RETRY_S,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ):
+        self.maker, self.settings = maker, settings
+        self.admission = Admission(settings.server.sessions, maker.session_bytes, maker.free_bytes())
+        self.worker = EngineWorker()
+        self.is_draining = False
+        self._timer, self._retry_after_s, self._clock_ns = timer, retry_after_s, clock_ns
+        self._numbers = itertools.count(1)
+        self._sessions: dict[str, LiveSession] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    @property
+    def sessions(self) -> list[LiveSession]:
+        """Those that are open, oldest first."""
+        return list(self._sessions.values())
+
+    def open(self, listener: Listener, *, waits: bool = False, options: SessionOptions | None = None) -> LiveSession:
+        """A new session.
+
+        Args:
+            listener: told everything that comes out of it.
+            waits: frames wait for room, rather than being dropped by the rule for live sources.
+            options: can be changed until the stream begins.
+
+        Raises:
+            AdmissionError: there are too many, the memory does not suffice, or the server is about to stop.
+            InfStreamError: the options are refused.
+        """
+        retry_after_s = self._retry_after_s()
+        if self.is_draining:
+            raise AdmissionError("the server is about to stop", retry_after_s)
+        options = options or SessionOptions()
+        self.maker.check(options)
+        self.admission.enter(self.maker.free_bytes(), retry_after_s)
+        source = self.settings.source
+        limits = SessionLimits.from_settings(source, live=True)
+        if waits:
+            limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions)
+        engine = LazyEngine(self.maker, options, self._timer)
+        session_id = f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
+        session = LiveSession(
+            session_id, engine, self.worker.lane(), limits, self.settings, listener, clock_ns=self._clock_ns
+        )
+        self._sessions[session_id] = session
+        watcher = asyncio.create_task(self._forget_when_closed(session))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        return session
+
+    async def close(self, patience_s: float = 0.0) -> None:
+        """Take no session any more, let answers end for at most `patience_s`, then stop all, and the thread.
+
+        May be called more than once.
+        """
+        self.is_draining = True
+        for session in self.sessions:
+            session.end()
+        if self._watchers and patience_s > 0:
+            await asyncio.wait(self._watchers, timeout=patience_s)
+        for session in self.sessions:
+            session.stop()
+        if self._watchers:
+            await asyncio.wait(self._watchers)
+        await asyncio.get_running_loop().run_in_executor(None, self.worker.close)
+
+    async def _forget_when_closed(self, session: LiveSession) -> None:
+        await session.closed()
+        self._sessions.pop(session.id, None)
+        self.admission.leave()

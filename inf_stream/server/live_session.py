@@ -1,0 +1,279 @@
+"""One session of a server, whatever its protocol: frames and questions in, events out, everything counted."""
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from inf_stream.base.clock import seconds
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import SessionError
+from inf_stream.base.events import (
+    AnswerCancelled,
+    AnswerFinished,
+    FrameArrived,
+    FrameDropped,
+    FramesIngested,
+    OutputEvent,
+    Pixels,
+    Question,
+    QuestionAsked,
+    SessionClosed,
+    TextArrived,
+)
+from inf_stream.base.events import Frame as StreamFrame
+from inf_stream.server.engines import LazyEngine, SessionOptions
+from inf_stream.server.pace import RateLimit, StreamClock
+from inf_stream.server.worker import Lane
+from inf_stream.session.limits import SessionLimits
+from inf_stream.session.loop import SessionLoop
+from inf_stream.session.machine import FAILED, Intake
+from inf_stream.session.outlast import outlast
+
+ACCEPTED, DROPPED, ERROR = "accepted", "dropped", "error"
+"""What becomes of a frame."""
+TOO_FAST = "rate"
+"""Why a frame was dropped that came before its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSettled:
+    """The one outcome of a frame: in the memory, dropped, or an error; `reason` says why, if it is not in it."""
+
+    number: int
+    at_ns: int
+    outcome: str
+    reason: str | None = None
+
+
+SessionEvent: TypeAlias = OutputEvent | FrameSettled
+Listener: TypeAlias = Callable[[SessionEvent], None]
+
+
+class LiveSession:
+    """A stream on an engine of its own, on the running event loop, which alone may use it.
+
+    Every frame gets exactly one `FrameSettled`, every question one `AnswerFinished`, and `SessionClosed` comes last.
+    While a question waits that is not `patient`, the session's steps go before those of others.
+
+    Args:
+        session_id: for logs and clients.
+        engine: whose options can be changed until the first frame, text or question.
+        lane: of the engine's thread.
+        limits: of the queues.
+        settings: of the server.
+        listener: told everything that comes out, in order; must not block.
+        clock_ns: any clock that does not run backwards.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        engine: LazyEngine,
+        lane: Lane,
+        limits: SessionLimits,
+        settings: Settings,
+        listener: Listener,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ):
+        self.id = session_id
+        self.has_begun = False
+        self.failure: BaseException | None = None
+        self._engine, self._lane, self._listener, self._clock_ns = engine, lane, listener, clock_ns
+        self._opened_ns = clock_ns()
+        self._clock = StreamClock(self._opened_ns)
+        self._rate = RateLimit(settings.server.frames_per_second)
+        self._loop = SessionLoop(engine, limits=limits, emit=self._heard, worker=lane, clock_ns=clock_ns)
+        self._ending = asyncio.Event()
+        self._frames: OrderedDict[int, int] = OrderedDict()
+        self._next_frame = 0
+        self._next_question = 0
+        self._outcomes: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._open_questions: set[str] = set()
+        self._impatient: set[str] = set()
+        self._engine_stats: Mapping[str, float | int | str] = {}
+        self._task = asyncio.create_task(self._run())
+
+    # ---- in ----------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> SessionOptions:
+        """What the engine was or will be made with."""
+        return self._engine.options
+
+    def configure(self, options: SessionOptions) -> None:
+        """Change the options.
+
+        Raises:
+            SessionError: the stream has begun.
+        """
+        if self.has_begun:
+            raise SessionError("the stream has begun; its memory and its system prompt cannot be changed any more")
+        self._engine.options = options
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether the session still takes something in."""
+        return self._loop.machine.intake is Intake.OPEN
+
+    def stamp(self, timestamp_ms: float | None) -> int:
+        """Stream time of a frame that came now, see `StreamClock.stamp`.
+
+        Raises:
+            SessionError: the time is absurd.
+        """
+        return self._clock.stamp(self._clock_ns(), timestamp_ms)
+
+    def now_ns(self) -> int:
+        """Stream time now."""
+        return self._clock.now(self._clock_ns())
+
+    def number_frame(self) -> int:
+        """The number of a frame that has just come; `frame` or `settle` must follow."""
+        self._next_frame += 1
+        return self._next_frame - 1
+
+    def comes_too_fast(self) -> bool:
+        """Whether the frame rate allows no frame now; a frame that is allowed counts."""
+        return not self._rate.allows(self._clock_ns())
+
+    def settle(self, number: int, at_ns: int, outcome: str, reason: str | None = None) -> None:
+        """A numbered frame goes no further: say what became of it."""
+        self._settled(FrameSettled(number, at_ns, outcome, reason))
+
+    def frame(self, number: int, pixels: Pixels, at_ns: int) -> None:
+        """Queue a numbered frame under the rule of the limits."""
+        arrived = self._frame_arrived(number, pixels, at_ns)
+        if arrived is not None:
+            self._loop.post(arrived)
+
+    async def frame_in_turn(self, number: int, pixels: Pixels, at_ns: int) -> None:
+        """Queue a numbered frame as soon as there is room (rule WAIT)."""
+        arrived = self._frame_arrived(number, pixels, at_ns)
+        if arrived is not None:
+            await self._loop.put(arrived)
+
+    async def text_in_turn(self, text: str) -> None:
+        """Queue streamed text as soon as there is room.
+
+        Raises:
+            SessionError: the session takes none any more.
+        """
+        self.has_begun = True
+        await self._loop.put(TextArrived(text, self.now_ns()))
+
+    def new_question(self, text: str, *, max_tokens: int | None = None, aside: bool = False) -> Question:
+        """A question for `ask`, with an id of its own."""
+        self._next_question += 1
+        return Question(f"{self.id}-{self._next_question}", text, self.now_ns(), max_tokens, aside)
+
+    def ask(self, question: Question, *, in_order: bool, patient: bool = False) -> None:
+        """Queue a question; if there are too many, its `AnswerFinished` says so.
+
+        Raises:
+            SessionError: the session takes none any more.
+        """
+        self.has_begun = True
+        self._open_questions.add(question.id)
+        if not patient:
+            self._impatient.add(question.id)
+            self._lane.urgent = True
+        try:
+            self._loop.post(QuestionAsked(question, in_order))
+        except SessionError:
+            self._answered(question.id)
+            raise
+
+    def cancel(self, question_id: str) -> None:
+        """Want no more of an answer, waiting or running; nothing happens if it has ended."""
+        if question_id in self._open_questions:
+            self._loop.post(AnswerCancelled(question_id))
+
+    def end(self) -> None:
+        """Take nothing in any more, work off what waits, close."""
+        self._ending.set()
+        self._loop.end()
+
+    def stop(self) -> None:
+        """Close as soon as the step in flight is done."""
+        self._loop.stop()
+
+    async def closed(self) -> None:
+        """Wait until the session is closed, however often the waiting task is cancelled meanwhile."""
+        cancelled = await outlast(self._task)
+        if cancelled is not None:
+            raise cancelled
+
+    # ---- asked -------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is being worked on."""
+        return not self._open_questions and not self._frames
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of the session and, as of its latest answer, of its engine."""
+        return {
+            "age_s": round(seconds(self._clock_ns() - self._opened_ns), 3),
+            "stream_s": round(seconds(self.now_ns()), 3),
+            "frames": {
+                "received": self._next_frame,
+                "waiting": len(self._frames),
+                ACCEPTED: self._outcomes[ACCEPTED],
+                DROPPED: self._outcomes[DROPPED],
+                ERROR: self._outcomes[ERROR],
+                "reasons": dict(self._reasons),
+            },
+            "questions_waiting": len(self._open_questions),
+            "engine": dict(self._engine_stats),
+        }
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._loop.run(self._wait_for_end)
+        except Exception as error:  # noqa: BLE001 whoever listens learns of the end; `failure` says why
+            self.failure = error
+
+    async def _wait_for_end(self) -> None:
+        await self._ending.wait()
+
+    def _frame_arrived(self, number: int, pixels: Pixels, at_ns: int) -> FrameArrived | None:
+        if not self.takes_frames:
+            self.settle(number, at_ns, DROPPED, "ending")
+            return None
+        self.has_begun = True
+        self._frames[number] = at_ns
+        return FrameArrived(StreamFrame(pixels, at_ns, number))
+
+    def _heard(self, event: OutputEvent) -> None:
+        match event:
+            case FramesIngested(count):
+                for _ in range(count):
+                    number, at_ns = self._frames.popitem(last=False)
+                    self._settled(FrameSettled(number, at_ns, ACCEPTED))
+            case FrameDropped(number, at_ns, rule):
+                del self._frames[number]
+                self._settled(FrameSettled(number, at_ns, ERROR if rule == FAILED else DROPPED, rule))
+            case AnswerFinished(question):
+                self._engine_stats = event.stats or self._engine_stats
+                self._answered(question.id)
+            case SessionClosed():
+                self._ending.set()
+        self._listener(event)
+
+    def _settled(self, settled: FrameSettled) -> None:
+        self._outcomes[settled.outcome] += 1
+        if settled.reason is not None:
+            self._reasons[settled.reason] += 1
+        self._listener(settled)
+
+    def _answered(self, question_id: str) -> None:
+        self._open_questions.discard(question_id)
+        self._impatient.discard(question_id)
+        if not self._impatient:
+            self._lane.urgent = False

@@ -1,0 +1,35 @@
+"""Stream time and frame rates on clocks that tests turn."""
+
+import pytest
+
+from inf_stream.base.errors import SessionError
+from inf_stream.server.pace import RateLimit, StreamClock
+
+S = 1_000_000_000
+
+
+def test_stream_time_is_wall_time_until_a_client_says_otherwise() -> None:
+    clock = StreamClock(100 * S)
+    assert clock.stamp(103 * S, None) == 3 * S
+    assert clock.stamp(104 * S, 60_000.0) == 60 * S
+    assert clock.now(106 * S) == 62 * S
+    assert clock.stamp(107 * S, 1_000) == 62 * S, "it never runs backwards"
+    assert clock.now(108 * S) == 63 * S
+
+
+@pytest.mark.parametrize("timestamp_ms", [-1.0, float("nan"), float("inf"), 1e300])
+def test_absurd_times_are_refused(timestamp_ms: float) -> None:
+    with pytest.raises(SessionError, match="milliseconds since the stream began"):
+        StreamClock(0).stamp(0, timestamp_ms)
+
+
+def test_a_rate_is_kept_over_time() -> None:
+    rate = RateLimit(2.0)
+    assert [rate.allows(0) for _ in range(3)] == [True, True, False]
+    assert not rate.allows(S // 2 - 1)
+    assert rate.allows(S // 2 + 1)
+    assert [rate.allows(100 * S) for _ in range(3)] == [True, True, False]
+    slow = RateLimit(0.1)
+    assert slow.allows(0)
+    assert not slow.allows(9 * S)
+    assert slow.allows(11 * S)

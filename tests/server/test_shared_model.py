@@ -1,0 +1,111 @@
+"""Engines of one model do not know of each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from support.tiny_models import tiny_weights
+
+from inf_stream.base.config import AnswerSettings, CacheSettings, ModelSettings, Settings
+from inf_stream.base.errors import BudgetError
+from inf_stream.base.events import Frame, Question
+from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.models.weights import LoadedWeights
+from inf_stream.server.engines import LazyEngine, SessionOptions, SharedModel
+
+S = 1_000_000_000
+SETTINGS = Settings(
+    model=ModelSettings(name="tiny"),
+    cache=CacheSettings(budget_tokens=128, chunk_tokens=32),
+    answer=AnswerSettings(max_tokens=8, temperature=0.8, seed=3),
+)
+STEPS = 7
+
+
+@pytest.fixture(scope="module")
+def weights() -> LoadedWeights:
+    return tiny_weights("smolvlm")
+
+
+def one_step(engine: SteppedEngine, which: int, step: int, said: list[str]) -> None:
+    """What session `which` does: frames of its own, a question, its own aside."""
+    if step % 3 < 2:
+        pixels = np.full((24, 24, 3), (37 * which + 11 * step) % 256, dtype=np.uint8)
+        pixels[which : which + 6, step : step + 9] = 255 - 40 * which
+        engine.ingest_frames([Frame(pixels, step * S, step)])
+        return
+    engine.begin_answer(Question(f"q{step}", f"what about {which}?", step * S, aside=which == 1))
+    text = ""
+    while True:
+        token = engine.step_answer()
+        text += token.text
+        if token.finished:
+            break
+    engine.end_answer()
+    said.append(text)
+
+
+def alone(model: SharedModel, which: int, options: SessionOptions) -> list[str]:
+    engine, said = model.make(options), []
+    for step in range(STEPS * 3):
+        one_step(engine, which, step, said)
+    return said
+
+
+def test_interleaved_sessions_say_what_they_would_say_alone(weights: LoadedWeights) -> None:
+    model = SharedModel(SETTINGS, weights)
+    options = [SessionOptions(), SessionOptions("be kind"), SessionOptions(budget_tokens=96)]
+    wanted = [alone(model, which, one) for which, one in enumerate(options)]
+    engines: Sequence[SteppedEngine] = [model.make(one) for one in options]
+    said: list[list[str]] = [[], [], []]
+    for step in range(STEPS * 3):
+        for which, engine in enumerate(engines):
+            one_step(engine, which, step, said[which])
+    assert said == wanted
+    assert len({str(one) for one in wanted}) == 3, "different streams are answered differently"
+    assert all(int(engine.stats()["evictions"]) > 0 for engine in engines), "long enough to forget something"
+
+
+def test_what_a_session_needs_is_known_before_it_is_made(weights: LoadedWeights) -> None:
+    model = SharedModel(SETTINGS, weights)
+    engine = model.make(SessionOptions())
+    assert model.session_bytes == engine.stats()["cache_bytes"]
+    assert model.characters_per_step == engine.characters_per_step
+    assert model.sees
+    assert (model.name, model.budget_tokens, model.instructions) == ("tiny", 128, "")
+    assert model.free_bytes() > model.session_bytes
+    with pytest.raises(BudgetError, match="at most 128"):
+        model.check(SessionOptions(budget_tokens=129))
+    with pytest.raises(BudgetError, match="too small"):
+        model.make(SessionOptions(budget_tokens=2))
+
+
+def test_usage_counts_what_an_answer_was_given(weights: LoadedWeights) -> None:
+    engine = SharedModel(SETTINGS, weights).make(SessionOptions())
+    said: list[str] = []
+    one_step(engine, 0, 0, said)
+    kept = int(engine.stats()["tokens_kept"])
+    one_step(engine, 0, 2, said)
+    stats = engine.stats()
+    assert stats["cached_tokens"] == kept
+    assert 0 < int(stats["image_tokens"]) < kept
+    assert kept < int(stats["input_tokens"]) <= int(stats["tokens_kept"])
+
+
+def test_a_lazy_engine_is_made_at_its_first_step(weights: LoadedWeights) -> None:
+    model = SharedModel(SETTINGS, weights)
+    times: list[str] = []
+    engine = LazyEngine(model, SessionOptions(), lambda name, s: times.append(name))
+    assert (engine.frames_per_step, engine.stats(), engine.evidence()) == (1, {}, ())
+    said: list[str] = []
+    one_step(engine, 0, 0, said)
+    assert engine.stats()["frames"] == 1
+    one_step(engine, 0, 2, said)
+    engine.ingest_text("some words", 5)
+    assert engine.evidence()
+    assert engine.frames_per_step >= 1
+    assert list(dict.fromkeys(times)) == ["frames", "question", "token", "text"]
+    hopeless = LazyEngine(model, SessionOptions(budget_tokens=2), lambda name, s: None)
+    for _ in range(2):
+        with pytest.raises(BudgetError):
+            hopeless.ingest_text("x", 0)
