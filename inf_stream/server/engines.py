@@ -17,6 +17,7 @@ from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights import LoadedWeights, machine_facts
+from inf_stream.sources.base import FrameSize
 
 Timer: TypeAlias = Callable[[str, float], None]
 """Told the name of each step of an engine and the seconds it took, on the engine's thread."""
@@ -47,6 +48,11 @@ class EngineMaker(Protocol):
     @property
     def sees(self) -> bool:
         """Whether frames can be taken in."""
+        ...
+
+    @property
+    def frame_size(self) -> FrameSize | None:
+        """The size that frames are best given in, asked with their own; None if any will do."""
         ...
 
     @property
@@ -104,6 +110,7 @@ class SharedModel:
         self._device = model.device
         self._footprint = footprint(model.layout, self._policy, model.rotation)
         self._sees = model.vision is not None
+        self._frame_size = None if model.vision is None else model.vision.frame_size
         self._sizes().check(self._policy)
 
     @property
@@ -115,6 +122,11 @@ class SharedModel:
     def sees(self) -> bool:
         """Whether the model has a vision tower."""
         return self._sees
+
+    @property
+    def frame_size(self) -> FrameSize | None:
+        """As the model's vision tower has it."""
+        return self._frame_size
 
     @property
     def instructions(self) -> str:
@@ -212,6 +224,15 @@ class LazyEngine:
         self.options = options
         self._maker, self._timer = maker, timer
         self._engine: SteppedEngine | None = None
+
+    def configure(self, options: SessionOptions) -> None:
+        """Change the options of an engine that is not made yet.
+
+        Raises:
+            InfStreamError: see `EngineMaker.check`.
+        """
+        self._maker.check(options)
+        self.options = options
 
     @property
     def frames_per_step(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from inf_stream.base.config import Settings
 from inf_stream.server.admission import Admission, AdmissionError
 from inf_stream.server.engines import EngineMaker, LazyEngine, SessionOptions, Timer
-from inf_stream.server.live_session import Listener, LiveSession
+from inf_stream.server.live_session import Listener, LiveSession, SessionEvent
 from inf_stream.server.worker import EngineWorker
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.queue import QueueRule
@@ -25,6 +25,7 @@ class Hub:
         maker: of engines.
         settings: of the server; `[source]` gives the queues of each session.
         timer: told how long each step of an engine took.
+        observer: told everything that comes out of any session.
         retry_after_s: when a refused session is worth another try.
         clock_ns: handed on to sessions.
     """
@@ -35,6 +36,7 @@ class Hub:
         settings: Settings,
         *,
         timer: Timer = lambda _name, _s: None,
+        observer: Listener = lambda _event: None,
         retry_after_s: Callable[[], float] = lambda: RETRY_S,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ):
@@ -42,7 +44,8 @@ class Hub:
         self.admission = Admission(settings.server.sessions, maker.session_bytes, maker.free_bytes())
         self.worker = EngineWorker()
         self.is_draining = False
-        self._timer, self._retry_after_s, self._clock_ns = timer, retry_after_s, clock_ns
+        self.retry_after_s = retry_after_s
+        self._timer, self._observer, self._clock_ns = timer, observer, clock_ns
         self._numbers = itertools.count(1)
         self._sessions: dict[str, LiveSession] = {}
         self._watchers: set[asyncio.Task[None]] = set()
@@ -64,7 +67,7 @@ class Hub:
             AdmissionError: there are too many, the memory does not suffice, or the server is about to stop.
             InfStreamError: the options are refused.
         """
-        retry_after_s = self._retry_after_s()
+        retry_after_s = self.retry_after_s()
         if self.is_draining:
             raise AdmissionError("the server is about to stop", retry_after_s)
         options = options or SessionOptions()
@@ -75,9 +78,14 @@ class Hub:
         if waits:
             limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions)
         engine = LazyEngine(self.maker, options, self._timer)
+
+        def listen(event: SessionEvent) -> None:
+            self._observer(event)
+            listener(event)
+
         session_id = f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
         session = LiveSession(
-            session_id, engine, self.worker.lane(), limits, self.settings, listener, clock_ns=self._clock_ns
+            session_id, engine, self.worker.lane(), limits, self.settings, listen, clock_ns=self._clock_ns
         )
         self._sessions[session_id] = session
         watcher = asyncio.create_task(self._forget_when_closed(session))

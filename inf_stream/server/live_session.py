@@ -20,7 +20,6 @@ from inf_stream.base.events import (
     Pixels,
     Question,
     QuestionAsked,
-    SessionClosed,
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
@@ -109,10 +108,11 @@ class LiveSession:
 
         Raises:
             SessionError: the stream has begun.
+            InfStreamError: they are refused.
         """
         if self.has_begun:
             raise SessionError("the stream has begun; its memory and its system prompt cannot be changed any more")
-        self._engine.options = options
+        self._engine.configure(options)
 
     @property
     def takes_frames(self) -> bool:
@@ -192,6 +192,11 @@ class LiveSession:
         if question_id in self._open_questions:
             self._loop.post(AnswerCancelled(question_id))
 
+    @property
+    def was_ended(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._ending.is_set()
+
     def end(self) -> None:
         """Take nothing in any more, work off what waits, close."""
         self._ending.set()
@@ -199,6 +204,7 @@ class LiveSession:
 
     def stop(self) -> None:
         """Close as soon as the step in flight is done."""
+        self._ending.set()
         self._loop.stop()
 
     async def closed(self) -> None:
@@ -262,8 +268,6 @@ class LiveSession:
             case AnswerFinished(question):
                 self._engine_stats = event.stats or self._engine_stats
                 self._answered(question.id)
-            case SessionClosed():
-                self._ending.set()
         self._listener(event)
 
     def _settled(self, settled: FrameSettled) -> None:

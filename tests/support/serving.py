@@ -33,6 +33,7 @@ class ListMaker:
 
     name: str = "lists"
     sees: bool = True
+    frame_size: Callable[[int, int], tuple[int, int]] | None = None
     instructions: str = "be brief"
     budget_tokens: int = 1000
     characters_per_step: int = 10

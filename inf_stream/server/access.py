@@ -1,0 +1,122 @@
+"""Who may use the server: API keys, and web pages of known origin."""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from inf_stream.base.config import ServerSettings
+from inf_stream.base.errors import ConfigError
+from inf_stream.base.files import read_text
+
+KEYS_VARIABLE = "INF_STREAM_API_KEYS"
+_SUBPROTOCOL = "openai-insecure-api-key."
+_LEAST_CHARACTERS = 16
+_MOST_FILE_BYTES = 1 << 20
+
+
+class Access:
+    """Judges requests by their key and by the web page they come from.
+
+    Keys are compared in constant time, all of them each time, by their digests.
+
+    Args:
+        keys: that let in; none lets everybody in.
+        origins: web pages, as `scheme://host[:port]`, that may connect besides the server's own.
+    """
+
+    def __init__(self, keys: Iterable[str], origins: Iterable[str] = ()):
+        self._digests = [_digest(key) for key in keys]
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._digests)
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers may come in: `Authorization`, or the subprotocols of a browser."""
+        if not self._digests:
+            return True
+        given = _digest(_key_of(headers))
+        found = False
+        for digest in self._digests:
+            found |= hmac.compare_digest(digest, given)
+        return found
+
+    def welcomes(self, headers: Mapping[str, str]) -> bool:
+        """Whether the web page that a request comes from, if it comes from one, may talk to this server.
+
+        Without keys its own pages are only those it serves on this machine: a name that a stranger points here by DNS
+        would be "its own", too.
+        """
+        origin = headers.get("Origin")
+        if origin is None:
+            return True
+        origin = origin.rstrip("/").lower()
+        if origin in self._origins:
+            return True
+        host = urlsplit(origin)
+        is_own = bool(host.netloc) and host.netloc == headers.get("Host", "").lower()
+        return is_own and (self.has_keys or is_loopback(host.hostname or ""))
+
+
+def read_keys(settings: ServerSettings, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The keys of a server, from its file and from the environment.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is too short to be one.
+    """
+    keys = [key.strip() for key in environment.get(KEYS_VARIABLE, "").split(",")]
+    if settings.keys_file:
+        lines = read_text(Path(settings.keys_file), "server.keys_file", _MOST_FILE_BYTES).splitlines()
+        keys += [line.strip() for line in lines if not line.startswith("#")]
+    keys = [key for key in keys if key]
+    for key in keys:
+        if len(key) < _LEAST_CHARACTERS:
+            raise ConfigError(
+                f"an API key has {len(key)} characters; at least {_LEAST_CHARACTERS} are asked for, e.g. what "
+                '`python -c "import secrets; print(secrets.token_urlsafe())"` prints'
+            )
+    return keys
+
+
+def require_safe_place(settings: ServerSettings, *, has_keys: bool) -> None:
+    """Refuse to listen where strangers are without any key.
+
+    Raises:
+        ConfigError: with the remedies.
+    """
+    if has_keys or settings.open_to_all or is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"server.host is '{settings.host}', which others can reach, and there is no API key; name a file with "
+        f"--keys-file, set {KEYS_VARIABLE}, or say --open-to-all"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, which nobody else reaches."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _key_of(headers: Mapping[str, str]) -> str:
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    for offered in headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if offered.strip().startswith(_SUBPROTOCOL):
+            return offered.strip().removeprefix(_SUBPROTOCOL)
+    return ""
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

@@ -1,0 +1,111 @@
+"""What every protocol is to the rest of the server: messages and events in, messages out; no socket, no clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from inf_stream.base.events import Question
+from inf_stream.server.engines import SessionOptions
+from inf_stream.server.live_session import SessionEvent
+from inf_stream.server.messages import MessageError
+from inf_stream.server.watches import Alert
+
+Message: TypeAlias = dict[str, Any]
+"""Goes to the client as one JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFrames:
+    """Decode these image files, all or none, and queue them; then tell the adapter by `tag` how that went.
+
+    `timestamps_ms` has one stream time for each image, or None where the time of arrival counts.
+    """
+
+    images: tuple[bytes, ...]
+    timestamps_ms: tuple[float | None, ...]
+    tag: Any
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the connection with this code, after all that was sent before."""
+
+    code: int
+    reason: str
+
+
+Reply: TypeAlias = Message | TakeFrames | HangUp
+
+
+@runtime_checkable
+class Session(Protocol):
+    """What a protocol may do with its session (`inf_stream.server.live_session.LiveSession`)."""
+
+    id: str
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something was taken in, so that the options are settled."""
+        ...
+
+    @property
+    def options(self) -> SessionOptions:
+        """As they are now."""
+        ...
+
+    def configure(self, options: SessionOptions) -> None:
+        """Change them."""
+        ...
+
+    def new_question(self, text: str, *, max_tokens: int | None = None, aside: bool = False) -> Question:
+        """A question with an id of its own."""
+        ...
+
+    def ask(self, question: Question, *, in_order: bool, patient: bool = False) -> None:
+        """Queue a question."""
+        ...
+
+    def cancel(self, question_id: str) -> None:
+        """Want no more of an answer."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """One client's protocol on one session. Called from one thread."""
+
+    def opened(self) -> Sequence[Reply]:
+        """What the client is told first."""
+        ...
+
+    def resumed(self) -> Sequence[Reply]:
+        """What a client is told that comes back, before what it missed."""
+        ...
+
+    def received(self, data: str | bytes) -> Sequence[Reply]:
+        """Take in a message of the client; raises nothing."""
+        ...
+
+    def frames_taken(self, tag: Any, numbers: Sequence[int]) -> Sequence[Reply]:
+        """The frames of a `TakeFrames` have these numbers; each will have its outcome."""
+        ...
+
+    def frames_refused(self, tag: Any, error: MessageError) -> Sequence[Reply]:
+        """None of the frames of a `TakeFrames` can be taken."""
+        ...
+
+    def emitted(self, event: SessionEvent) -> Sequence[Reply]:
+        """Something came out of the session that is no answer to a watch."""
+        ...
+
+    def alerted(self, alert: Alert) -> Sequence[Reply]:
+        """A watch has something to say."""
+        ...
+
+    def numbered(self, message: Message, number: int) -> Message:
+        """The message with its number in the order of all messages of the session."""
+        ...

@@ -1,0 +1,251 @@
+"""A session, its client's protocol, and what the client is told, whether it is connected or not."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import InfStreamError
+from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested, SessionClosed
+from inf_stream.server.adapter import Adapter, HangUp, Message, Reply, TakeFrames
+from inf_stream.server.hub import Hub
+from inf_stream.server.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
+from inf_stream.server.messages import MessageError
+from inf_stream.server.outbox import Outbox
+from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixels
+from inf_stream.server.watches import WatchLimits, Watchman
+
+NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
+"""Close codes of WebSocket connections (RFC 6455, section 7.4.1; 1013 from its registry)."""
+
+
+@runtime_checkable
+class Connection(Protocol):
+    """What a channel may do with the connection that is attached to it."""
+
+    def cut(self, code: int, reason: str) -> None:
+        """Hang up at once, whatever still waits to be sent."""
+        ...
+
+
+MakeAdapter: TypeAlias = Callable[[LiveSession, Watchman, str], Adapter]
+"""From a session, its watches, and the handle with which its client can come back."""
+
+
+class Channel:
+    """Lives as long as its session; connections come and go. On the running event loop alone.
+
+    Args:
+        hub: where the session is opened.
+        decoder: of the client's images.
+        make_adapter: the protocol.
+        on_closed: called once, when the session has closed.
+
+    Raises:
+        AdmissionError: no further session now.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        decoder: PictureDecoder,
+        make_adapter: MakeAdapter,
+        on_closed: Callable[["Channel"], None] = lambda _channel: None,
+    ):
+        settings: Settings = hub.settings
+        limits = settings.server
+        self.handle = secrets.token_urlsafe(24)
+        self.outbox = Outbox(limits.queue_messages)
+        self.wake = asyncio.Event()
+        self.hang_up: HangUp | None = None
+        self.is_closed = False
+        self.heard_s = time.monotonic()
+        self._limits, self._decoder, self._on_closed = limits, decoder, on_closed
+        self._sees = hub.maker.sees
+        watches = WatchLimits(limits.watches, limits.watch_interval_s, limits.text_characters)
+        self.watchman = Watchman(watches)
+        self.session = hub.open(self._heard)
+        self.adapter = make_adapter(self.session, self.watchman, self.handle)
+        self._connection: Connection | None = None
+        self._away_since_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._say_all(self.adapter.opened())
+        self._check_life()
+
+    # ---- connections -------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is attached now."""
+        return self._connection is not None
+
+    def attach(self, connection: Connection) -> None:
+        """A connection takes the channel over, from another one if there is any."""
+        if self._connection is not None:
+            self._connection.cut(GOING_AWAY, "the session goes on in another connection")
+        self._connection, self._away_since_s = connection, None
+        self.heard_s = time.monotonic()
+        self._check_life()
+        self.wake.set()
+
+    def detach(self, connection: Connection, *, lost: bool) -> None:
+        """A connection has gone; unless it was lost, its client wants no more of the session."""
+        if self._connection is not connection:
+            return
+        self._connection = None
+        if lost and self._limits.grace_s > 0 and self.hang_up is None:
+            self._away_since_s = time.monotonic()
+            self._check_life()
+        else:
+            self.stop(NORMAL, "the client has left")
+
+    def resume(self, seen: int | None) -> list[str]:
+        """A client is back that has seen message number `seen`; None: all that was sent.
+
+        Returns what it is told first, before what it missed.
+
+        Raises:
+            SessionError: what it missed is not held any more.
+        """
+        self.outbox.rewind(self.outbox.last_sent if seen is None else seen)
+        replies = self.adapter.resumed()
+        return [self._coded(reply, self.outbox.last_sent) for reply in replies if isinstance(reply, dict)]
+
+    def grace_left_s(self, now_s: float) -> float | None:
+        """How much longer the session waits for its client, or None if that is connected."""
+        return None if self._away_since_s is None else max(0.0, self._away_since_s + self._limits.grace_s - now_s)
+
+    # ---- messages ----------------------------------------------------------------------------------
+
+    async def receive(self, data: str | bytes) -> None:
+        """Take in one message of the client; returns when its images are decoded."""
+        self.heard_s = time.monotonic()
+        for reply in self.adapter.received(data):
+            if isinstance(reply, TakeFrames):
+                await self._take_frames(reply)
+            else:
+                self._say(reply)
+
+    def _say_all(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            assert not isinstance(reply, TakeFrames), "frames come from clients alone"
+            self._say(reply)
+
+    def _say(self, reply: Message | HangUp) -> None:
+        if isinstance(reply, HangUp):
+            self.stop(reply.code, reply.reason)
+            return
+        self.outbox.put(self._coded(reply, self.outbox.last_number + 1))
+        if self.outbox.overflowed:
+            reason = f"more than {self._limits.queue_messages} messages wait to be read"
+            self.stop(POLICY, reason)
+            if self._connection is not None:
+                self._connection.cut(POLICY, reason)
+        self.wake.set()
+
+    def _coded(self, message: Message, number: int) -> str:
+        return json.dumps(self.adapter.numbered(message, number), separators=(",", ":"))
+
+    # ---- frames ------------------------------------------------------------------------------------
+
+    async def _take_frames(self, frames: TakeFrames) -> None:
+        session = self.session
+        numbers = [session.number_frame() for _ in frames.images]
+        now_ns = session.now_ns()
+        try:
+            if not self._sees:
+                raise MessageError("the model reads text only; it takes no frames", code="unsupported_content")
+            wanted = [not session.comes_too_fast() for _ in numbers]
+            self._check_pixels([data for data, take in zip(frames.images, wanted, strict=True) if take])
+            times_ns = [session.stamp(stamp) for stamp in frames.timestamps_ms]
+            run = asyncio.get_running_loop().run_in_executor
+            pictures = [
+                await run(self._decoder.pool, self._decoder.decode, data) if take else None
+                for data, take in zip(frames.images, wanted, strict=True)
+            ]
+        except InfStreamError as refused:
+            error = refused if isinstance(refused, MessageError) else MessageError(str(refused), param="timestamp_ms")
+            for number in numbers:
+                session.settle(number, now_ns, ERROR, error.code)
+            self._say_all(self.adapter.frames_refused(frames.tag, error))
+            return
+        self._say_all(self.adapter.frames_taken(frames.tag, numbers))
+        for number, picture, at_ns in zip(numbers, pictures, times_ns, strict=True):
+            if picture is None:
+                session.settle(number, at_ns, DROPPED, TOO_FAST)
+            else:
+                session.frame(number, picture, at_ns)
+
+    def _check_pixels(self, images: Sequence[bytes]) -> None:
+        most = self._limits.frame_pixels
+        if sum(count_pixels(data, most) for data in images) > most:
+            raise PictureError(f"the images of one message have more than {most} pixels; send them one by one",
+                               code="image_too_large")  # fmt: skip
+
+    # ---- what comes out of the session -------------------------------------------------------------
+
+    def _heard(self, event: SessionEvent) -> None:
+        match event:
+            case SessionClosed():
+                self._closed()
+            case AnswerStarted(question) if self.watchman.knows(question.id):
+                pass
+            case AnswerDelta(question_id) if self.watchman.knows(question_id):
+                pass
+            case AnswerFinished(question) if self.watchman.knows(question.id):
+                alert = self.watchman.answered(event)
+                if alert is not None:
+                    self._say_all(self.adapter.alerted(alert))
+            case _:
+                self._say_all(self.adapter.emitted(event))
+        if isinstance(event, FramesIngested) and self.session.takes_frames:
+            self._ask_watches(event.at_ns)
+
+    def _ask_watches(self, at_ns: int) -> None:
+        for watch in self.watchman.due(at_ns):
+            question = self.session.new_question(watch.question, max_tokens=watch.max_tokens, aside=True)
+            self.watchman.asked(watch, question.id, at_ns)
+            self.session.ask(question, in_order=False, patient=True)
+
+    # ---- life --------------------------------------------------------------------------------------
+
+    def end(self, code: int, reason: str) -> None:
+        """Let the answers end, then hang up."""
+        self.hang_up = self.hang_up or HangUp(code, reason)
+        self.session.end()
+
+    def stop(self, code: int, reason: str) -> None:
+        """Hang up, and end the session as soon as may be."""
+        self.hang_up = self.hang_up or HangUp(code, reason)
+        self.session.stop()
+        self.wake.set()
+
+    def _closed(self) -> None:
+        if not self.session.was_ended:
+            self.hang_up = HangUp(INTERNAL, "the session broke; the server's log says more")
+        self.hang_up = self.hang_up or HangUp(NORMAL, "the session has ended")
+        self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._on_closed(self)
+        self.wake.set()
+
+    def _check_life(self) -> None:
+        """Stop the session if its client was silent or away for too long; else look again when that may be."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now_s = time.monotonic()
+        left_s = self.grace_left_s(now_s)
+        is_away = left_s is not None
+        if left_s is None:
+            left_s = self.heard_s + self._limits.idle_timeout_s - now_s
+        if left_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._check_life)
+            return
+        self._timer = None
+        why = "the client did not come back" if is_away else f"nothing came for {self._limits.idle_timeout_s:g} s"
+        self.stop(NORMAL, why)

@@ -1,0 +1,69 @@
+"""All channels of a server: opened, found again by their handle, ended together."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from inf_stream.base.errors import SessionError
+from inf_stream.server.channel import GOING_AWAY, Channel, MakeAdapter
+from inf_stream.server.hub import RETRY_S, Hub
+from inf_stream.server.pictures import PictureDecoder
+
+_LEAST_RETRY_S = 1.0
+
+
+class Channels:
+    """The channels of one hub.
+
+    Args:
+        hub: of the sessions.
+        decoder: of images.
+        on_closed: told each channel that has closed.
+    """
+
+    def __init__(self, hub: Hub, decoder: PictureDecoder, on_closed: Callable[[Channel], None] = lambda _channel: None):
+        self._hub, self._decoder, self._on_closed = hub, decoder, on_closed
+        self._channels: dict[str, Channel] = {}
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(list(self._channels.values()))
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def open(self, make_adapter: MakeAdapter) -> Channel:
+        """A new session and its channel.
+
+        Raises:
+            AdmissionError: no further session now.
+        """
+        channel = Channel(self._hub, self._decoder, make_adapter, self._closed)
+        self._channels[channel.handle] = channel
+        return channel
+
+    def find(self, handle: str) -> Channel:
+        """The channel with a handle that a client gave.
+
+        Raises:
+            SessionError: there is none, or it is about to close.
+        """
+        channel = self._channels.get(handle)
+        if channel is None or channel.hang_up is not None:
+            raise SessionError("no session has this handle, or it has ended; open a new one")
+        return channel
+
+    def retry_after_s(self) -> float:
+        """When a place may become free: as soon as a session's lost client has stayed away for too long."""
+        now_s = time.monotonic()
+        left_s = [left for channel in self if (left := channel.grace_left_s(now_s)) is not None]
+        return max(_LEAST_RETRY_S, min([*left_s, RETRY_S]))
+
+    async def drain(self, patience_s: float) -> None:
+        """Let all answers end for at most `patience_s`, then end the rest; the hub is closed afterwards."""
+        self._hub.is_draining = True
+        for channel in self:
+            channel.end(GOING_AWAY, "the server stops")
+        await self._hub.close(patience_s)
+
+    def _closed(self, channel: Channel) -> None:
+        self._channels.pop(channel.handle, None)
+        self._on_closed(channel)

@@ -1,0 +1,96 @@
+"""A server from its first connection to its last: listens, drains, closes."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import ConfigError
+from inf_stream.server.access import Access
+from inf_stream.server.channels import Channels
+from inf_stream.server.doorkeeper import Doorkeeper
+from inf_stream.server.engines import EngineMaker
+from inf_stream.server.hub import Hub
+from inf_stream.server.metrics import Metrics
+from inf_stream.server.pictures import PictureDecoder
+from inf_stream.server.web import WebServer
+
+_SHUTDOWN_S = 3.0
+"""What is left of requests after their sessions have ended gets this long."""
+
+
+class RunningServer:
+    """What listens, and where.
+
+    Attributes:
+        hub: of all sessions.
+        channels: of all WebSocket clients.
+        port: TCP port.
+        scheme: http or https.
+    """
+
+    def __init__(self, hub: Hub, channels: Channels, host: str, port: int, scheme: str):
+        self.hub, self.channels, self.port, self.scheme = hub, channels, port, scheme
+        self._host = host
+
+    @property
+    def address(self) -> str:
+        """For clients on this machine, or wherever the host's name is known."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def running_server(
+    maker: EngineMaker, settings: Settings, access: Access, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RunningServer]:
+    """A server on the running event loop that takes clients until the block is left.
+
+    Then no new ones are taken, answers in progress get `server.drain_s` to end, and every client is told that the
+    server goes away.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    server = settings.server
+    metrics = Metrics()
+    hub = Hub(maker, settings, timer=metrics.timed, observer=metrics.heard)
+    decoder = PictureDecoder(maker.frame_size, server.frame_pixels)
+    channels = Channels(hub, decoder)
+    hub.retry_after_s = channels.retry_after_s
+    metrics.watch(hub)
+    keeper = Doorkeeper(lambda: _protocol(runner), server.connections, server.header_timeout_s)
+    app = WebServer(hub, channels, decoder, access, metrics, keeper.let_in).application()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    patience_s = 0.0
+    try:
+        await runner.setup()
+        listening = await _listen(keeper, server.host, server.port, tls)
+        try:
+            port = listening.sockets[0].getsockname()[1]
+            yield RunningServer(hub, channels, server.host, port, "http" if tls is None else "https")
+            patience_s = server.drain_s
+        finally:
+            listening.close()
+    finally:
+        await channels.drain(patience_s)
+        await runner.cleanup()
+        await asyncio.get_running_loop().run_in_executor(None, decoder.close)
+
+
+async def _listen(keeper: Doorkeeper, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(keeper, host, port, ssl=tls, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another --host or --port"
+        ) from error
+
+
+def _protocol(runner: web.AppRunner) -> asyncio.BaseProtocol:
+    assert runner.server is not None, "set up before anything listens"
+    return runner.server()

@@ -1,0 +1,151 @@
+"""WebSocket connections: bytes between a client and its channel, pings, close codes, clients that do not read."""
+
+import asyncio
+import contextlib
+import logging
+
+from aiohttp import WSMsgType, web
+
+from inf_stream.base.errors import InfStreamError
+from inf_stream.server.admission import AdmissionError
+from inf_stream.server.channel import INTERNAL, NORMAL, POLICY, TRY_LATER, Channel, MakeAdapter
+from inf_stream.server.channels import Channels
+
+_LOG = logging.getLogger(__name__)
+_CLOSE_S = 2.0
+"""Longest wait for a client to take notice that the connection is closed."""
+_MOST_REASON_BYTES = 123
+
+
+class SocketConnection:
+    """One connection on a channel, from its upgrade to its end (`inf_stream.server.channel.Connection`).
+
+    What the client sends is taken in one message after the other: while the images of one are decoded, the next one
+    waits in the network, so that nothing piles up here.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None, channel: Channel):
+        self._socket, self._transport, self._channel = socket, transport, channel
+        self._cut: tuple[int, str] | None = None
+        self._is_cut = asyncio.Event()
+
+    def cut(self, code: int, reason: str) -> None:
+        """Hang up at once."""
+        self._cut = self._cut or (code, reason)
+        self._is_cut.set()
+
+    async def run(self, greeting: list[str]) -> None:
+        """Talk until either side hangs up; `greeting` goes first."""
+        channel, was_cancelled = self._channel, True
+        reading = asyncio.create_task(self._read())
+        writing = asyncio.create_task(self._write(greeting))
+        cutting = asyncio.create_task(self._is_cut.wait())
+        tasks = {reading, writing, cutting}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            was_cancelled = False
+        finally:
+            is_lost = was_cancelled or self._cut is not None or self._socket.close_code != NORMAL
+            if writing.done() and not writing.cancelled() and writing.exception() is None:
+                is_lost = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._report(reading)
+            channel.detach(self, lost=is_lost)
+            if self._cut is not None:
+                await self._close(*self._cut)
+                if isinstance(self._transport, asyncio.Transport):
+                    self._transport.abort()
+
+    def _report(self, reading: "asyncio.Task[None]") -> None:
+        """A message that broke the server breaks its session, and nothing else."""
+        error = None if reading.cancelled() else reading.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            _LOG.error("session %s: a message could not be handled", self._channel.session.id, exc_info=error)
+            self._channel.stop(INTERNAL, "the server failed; its log says more")
+            self.cut(INTERNAL, "the server failed; its log says more")
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                await self._channel.receive(message.data)
+
+    async def _write(self, greeting: list[str]) -> None:
+        """Ends by itself when the channel has closed and all was sent."""
+        channel = self._channel
+        for text in greeting:
+            await self._socket.send_str(text)
+        while True:
+            waiting = channel.outbox.take()
+            if waiting is not None:
+                await self._socket.send_str(waiting)
+            elif channel.is_closed:
+                break
+            else:
+                channel.wake.clear()
+                await channel.wake.wait()
+        assert channel.hang_up is not None, "a closed channel says why"
+        await self._close(channel.hang_up.code, channel.hang_up.reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
+            await asyncio.wait_for(close(self._socket, code, reason), _CLOSE_S)
+
+
+class SocketDoor:
+    """Takes WebSocket connections in.
+
+    Args:
+        channels: of the server.
+        message_bytes: longest message of a client.
+        ping_s: a silent client is asked so often; one that does not answer within half of that is gone.
+    """
+
+    def __init__(self, channels: Channels, *, message_bytes: int, ping_s: float):
+        self._channels, self._message_bytes, self._ping_s = channels, message_bytes, ping_s
+
+    async def serve(self, request: web.Request, subprotocol: str, make_adapter: MakeAdapter) -> web.WebSocketResponse:
+        """One connection, from its upgrade to its end; `?resume=HANDLE&after=N` goes on with a session."""
+        socket = web.WebSocketResponse(
+            protocols=(subprotocol,),
+            heartbeat=self._ping_s,
+            max_msg_size=self._message_bytes,
+            compress=False,
+            timeout=_CLOSE_S,
+        )
+        await socket.prepare(request)
+        try:
+            channel, seen = self._channel(request, make_adapter)
+        except AdmissionError as error:
+            await close(socket, TRY_LATER, str(error))
+            return socket
+        except (InfStreamError, ValueError) as error:
+            await close(socket, POLICY, str(error))
+            return socket
+        connection = SocketConnection(socket, request.transport, channel)
+        greeting: list[str] = []
+        channel.attach(connection)
+        try:
+            if "resume" in request.query:
+                greeting = channel.resume(seen)
+        except InfStreamError as error:
+            channel.detach(connection, lost=True)
+            await close(socket, POLICY, str(error))
+            return socket
+        await connection.run(greeting)
+        return socket
+
+    def _channel(self, request: web.Request, make_adapter: MakeAdapter) -> tuple[Channel, int | None]:
+        handle, after = request.query.get("resume"), request.query.get("after")
+        if handle is None:
+            return self._channels.open(make_adapter), None
+        digits = "" if after is None else after.removeprefix("event_")
+        if after is not None and (not digits.isascii() or not digits.isdigit() or len(digits) > 18):
+            raise ValueError("'after' is no number of a message; give the last event_id or seq you have seen")
+        return self._channels.find(handle), int(digits) if digits else None
+
+
+async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
+    """Close with a code and a reason, shortened to what the protocol allows."""
+    await socket.close(code=code, message=reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode())
