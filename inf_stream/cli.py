@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeAlias
 
 from inf_stream.app.flags import (
     MODEL_FLAGS,
+    SERVE_FLAGS,
     SOURCE_FLAGS,
     Override,
     add_configuration_flags,
@@ -57,6 +58,17 @@ The question is asked once at every --at, or at the end if there is none; with t
 on to --duration. A questions file has one JSON object a line: {"at_s": 750, "text": "What happened?"}. A recording
 made with --record is a VIDEO too: it brings its questions along and gives the same answers. The built-in model is a
 very small one, for trying things out; name a larger one with --model as in the last example, or in a --config FILE.
+"""
+_SERVE_EXAMPLES = """\
+examples:
+  inf-stream serve
+  inf-stream serve --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --sessions 8
+  inf-stream serve --host 0.0.0.0 --keys-file keys.txt --self-signed
+
+Clients of OpenAI's Realtime interface connect to ws://127.0.0.1:8765/v1/realtime as they are; /v1/chat/completions,
+/v1/models, /v1/stream (binary frames), /v1/sessions, /metrics and /health are beside it. Every session has a memory of
+its own, on one model. Ctrl-C and SIGTERM let answers end; a second one stops at once. API keys come from --keys-file
+and from the environment variable INF_STREAM_API_KEYS; beyond this machine the server asks for one.
 """
 _CHAT_EXAMPLES = """\
 examples:
@@ -145,6 +157,7 @@ def _make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
     for name, summary, fill in (
         ("ask", "ask questions about a video, a folder of images, a camera or an address", _add_ask),
         ("chat", "an endless conversation, with a video or piped text running beside it", _add_chat),
+        ("serve", "a server that many clients stream video to and ask, on one model", _add_serve),
         (
             "demo",
             "see it work: a minute of video through a small cache, with questions about now and before",
@@ -203,6 +216,13 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     _add_session_flags(parser)
     _add_output_flags(parser)
     add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_configuration_flags(parser)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_serve)
+    parser.epilog = _SERVE_EXAMPLES
+    add_setting_flags(parser, SERVE_FLAGS | MODEL_FLAGS)
     add_configuration_flags(parser)
 
 
@@ -360,6 +380,13 @@ def _demo(arguments: argparse.Namespace) -> int:
     from inf_stream.app.demo import demo
 
     return demo(settings, arguments.memory_map)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = merge(arguments.config, overrides(arguments, SERVE_FLAGS | MODEL_FLAGS))
+    from inf_stream.server.serve import serve
+
+    return serve(settings)
 
 
 def _models(arguments: argparse.Namespace) -> int:

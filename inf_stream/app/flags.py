@@ -53,6 +53,18 @@ MODEL_FLAGS = {
     "--seed": "answer.seed",
 }
 """Flag -> the setting it overrides, for every command that answers."""
+SERVE_FLAGS = {
+    "--host": "server.host",
+    "--port": "server.port",
+    "--sessions": "server.sessions",
+    "--keys-file": "server.keys_file",
+    "--open-to-all": "server.open_to_all",
+    "--certificate": "server.certificate",
+    "--certificate-key": "server.certificate_key",
+    "--self-signed": "server.self_signed",
+    "--origins": "server.origins",
+}
+"""The same, for the server."""
 SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
 """The same, for commands that take in video."""
 
@@ -86,6 +98,9 @@ def add_setting_flags(
     group = parser.add_argument_group("settings", order)
     own = {one.key: one.value for one in defaults or ()}
     for flag, key in flags.items():
+        if _hint(key) is bool:
+            group.add_argument(flag, dest=key, action="store_const", const=True, help=_help(key, {key: ""}))
+            continue
         group.add_argument(
             flag,
             dest=key,

@@ -70,9 +70,7 @@ def load_engine(settings: Settings, screen: Screen, *, sees: bool) -> Engine:
     Raises:
         InfStreamError: the model cannot be loaded, does not see, or does not fit; see `build_engine`.
     """
-    transformers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    engine = build_engine(settings, _weights(settings, screen))
+    engine = build_engine(settings, load_shown_weights(settings, screen))
     if sees and engine.model.vision is None:
         raise ModelError(_blind(settings.model.name))
     return engine
@@ -95,7 +93,14 @@ def require_questions_fit(engine: Engine, planned: Sequence[PlannedQuestion]) ->
             )
 
 
-def _weights(settings: Settings, screen: Screen) -> LoadedWeights:
+def load_shown_weights(settings: Settings, screen: Screen) -> LoadedWeights:
+    """The weights the settings name, with a progress line meanwhile and none of the libraries' own talk.
+
+    Raises:
+        ModelError: see `load_weights`.
+    """
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
     name = settings.model.name
     is_hub_id = name not in BUILTIN and not local_path(name).exists()
     if is_hub_id and screen.errors.is_terminal:

@@ -1,5 +1,6 @@
 """All channels of a server: opened, found again by their handle, ended together."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -8,6 +9,7 @@ from inf_stream.server.channel import GOING_AWAY, Channel, MakeAdapter
 from inf_stream.server.hub import RETRY_S, Hub
 from inf_stream.server.pictures import PictureDecoder
 
+_LOG = logging.getLogger(__name__)
 _LEAST_RETRY_S = 1.0
 
 
@@ -38,6 +40,7 @@ class Channels:
         """
         channel = Channel(self._hub, self._decoder, make_adapter, self._closed)
         self._channels[channel.handle] = channel
+        _LOG.info("session=%s event=opened sessions=%d", channel.session.id, self._hub.admission.sessions)
         return channel
 
     def find(self, handle: str) -> Channel:
@@ -66,4 +69,7 @@ class Channels:
 
     def _closed(self, channel: Channel) -> None:
         self._channels.pop(channel.handle, None)
+        why = "" if channel.hang_up is None else channel.hang_up.reason
+        frames = channel.session.stats()["frames"]
+        _LOG.info("session=%s event=closed reason=%r frames=%s", channel.session.id, why, frames)
         self._on_closed(channel)

@@ -17,6 +17,7 @@ from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights import LoadedWeights, machine_facts
+from inf_stream.models.weights.checkpoint import local_path
 from inf_stream.sources.base import FrameSize
 
 Timer: TypeAlias = Callable[[str, float], None]
@@ -115,8 +116,9 @@ class SharedModel:
 
     @property
     def name(self) -> str:
-        """As in the settings."""
-        return self._settings.model.name
+        """As in the settings; of a path, only its last part, since clients see it."""
+        name = self._settings.model.name
+        return local_path(name).name if local_path(name).exists() else name
 
     @property
     def sees(self) -> bool:

@@ -124,10 +124,13 @@ def parse_watches(session: Mapping[str, Any], limits: WatchLimits) -> list[Watch
     if given is None:
         return None
     where = "session.inf_stream.watches"
-    return [
+    watches = [
         parse_watch(one, f"{where}[{index}]", limits)
         for index, one in enumerate(as_list(given, where, most=limits.most))
     ]
+    if len({watch.id for watch in watches}) < len(watches):
+        raise MessageError("two watches have the same id; give each its own", param=where)
+    return watches
 
 
 def _check_extras(value: Any) -> None:

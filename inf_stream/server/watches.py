@@ -124,11 +124,8 @@ class Watchman:
         """These, and no others; what stays the same keeps its cool-down.
 
         Raises:
-            MessageError: they are too many, or two have one id.
+            MessageError: they are too many.
         """
-        ids = [watch.id for watch in watches]
-        if len(set(ids)) < len(ids):
-            raise MessageError("two watches have the same id; give each its own", param="watches")
         self._require_room(len(watches))
         before = self._standing
         self._standing = {}
@@ -163,7 +160,7 @@ class Watchman:
         ]
 
     def asked(self, watch: Watch, question_id: str, at_ns: int) -> None:
-        """A watch was asked under this id."""
+        """A watch was asked under this id, about the frame of stream time `at_ns`."""
         standing = self._standing[watch.id]
         standing.asked_ns, standing.asking = at_ns, question_id
         self._asked[question_id] = standing
@@ -176,7 +173,8 @@ class Watchman:
         """Take in the answer to a watch's question; returns what is to be reported, if anything is."""
         standing = self._asked.pop(finished.question.id)
         standing.asking = None
-        watch, at_ns, text = standing.watch, finished.question.at_ns, finished.text.strip()
+        watch, at_ns, text = standing.watch, standing.asked_ns, finished.text.strip()
+        assert at_ns is not None, "asked before it was answered"
         if self._standing.get(watch.id) is not standing or finished.reason not in _WHOLE:
             return None
         if not text.casefold().startswith(watch.expect.casefold()) or not text:

@@ -34,7 +34,7 @@ def test_the_hub_draws_its_own_progress_on_a_terminal_only(
     monkeypatch.setattr(loading, "disable_progress_bars", lambda: bars.append(False))
     errors = io.StringIO()
     screen = Screen(io.StringIO(), Console(file=errors, force_terminal=terminal, color_system=None, width=99))
-    weights = getattr(loading._weights, "__wrapped__", loading._weights)
+    weights = getattr(loading.load_shown_weights, "__wrapped__", loading.load_shown_weights)
     assert weights(settings_from_mapping({"model": {"name": name}}), screen) == "weights"
     assert errors.getvalue() == shown
     assert asked == [terminal]

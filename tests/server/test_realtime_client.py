@@ -1,65 +1,16 @@
 """The official `openai` client, unmodified, against a whole server."""
 
 import asyncio
-import base64
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
-from openai.types.realtime import RealtimeServerEvent
-from pydantic import TypeAdapter
-from support.serving import ListMaker, picture, run_clean, server_settings
+from support.realtime_clients import KEY, connected, image_item, serving, text_item, until
+from support.serving import ListMaker, run_clean
 from websockets.exceptions import ConnectionClosed
-
-from inf_stream.server.access import Access
-from inf_stream.server.running import RunningServer, running_server
-
-ORACLE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-KEY = "a-key-of-many-characters"
-
-
-@asynccontextmanager
-async def serving(
-    maker: ListMaker | None = None, keys: tuple[str, ...] = (), **changes: Any
-) -> AsyncIterator[RunningServer]:
-    settings = server_settings(drain_s=5.0, **changes)
-    async with running_server(maker or ListMaker(), settings, Access(keys)) as server:
-        yield server
-
-
-@asynccontextmanager
-async def connected(server: RunningServer, **more: Any) -> AsyncIterator[AsyncRealtimeConnection]:
-    async with (
-        AsyncOpenAI(api_key=KEY, base_url=f"{server.address}/v1", max_retries=0) as client,
-        client.realtime.connect(model="lists", **more) as connection,
-    ):
-        yield connection
-
-
-async def until(connection: AsyncRealtimeConnection, *kinds: str) -> list[Any]:
-    """Events up to the first of one of these kinds, each checked against the client's own schema."""
-    seen: list[Any] = []
-    while not seen or seen[-1].type not in kinds:
-        data = await asyncio.wait_for(connection.recv_bytes(), 20)
-        ORACLE.validate_json(data, strict=False)
-        event = connection.parse_event(data)
-        assert event.event_id
-        seen.append(event)
-        assert event.type != "error" or "error" in kinds, event
-    return seen
-
-
-def image_item(**more: Any) -> Any:
-    uri = "data:image/jpeg;base64," + base64.b64encode(picture()).decode()
-    return {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": uri, **more}]}
-
-
-def text_item(text: str) -> Any:
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
 
 def test_frames_questions_and_streamed_answers() -> None:

@@ -1,0 +1,88 @@
+"""`inf-stream serve`: from settings to a server that runs until it is told to end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+
+from inf_stream.app.loading import check_settings, load_shown_weights, require_sight, with_model
+from inf_stream.app.reports import Screen
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import BudgetError
+from inf_stream.server.access import Access, read_keys, require_safe_place
+from inf_stream.server.admission import Admission
+from inf_stream.server.engines import EngineMaker, SharedModel
+from inf_stream.server.running import running_server
+from inf_stream.server.tls import tls_context
+
+_MIB = 1 << 20
+
+
+def serve(settings: Settings) -> int:
+    """Run the command; returns the exit status.
+
+    Raises:
+        InfStreamError: something is refused before the first client comes.
+        KeyboardInterrupt: after Ctrl-C, with everything in order.
+    """
+    screen = Screen.standard()
+    keys = read_keys(settings.server)
+    require_safe_place(settings.server, has_keys=bool(keys))
+    tls = tls_context(settings.server)
+    settings = with_model(settings, sees=True)
+    check_settings(settings)
+    require_sight(settings.model.name)
+    _log_to_stderr()
+    maker = SharedModel(settings, load_shown_weights(settings, screen))
+    _require_room(maker, settings)
+    if asyncio.run(_serve(maker, settings, Access(keys, settings.server.origins.split()), tls, screen)):
+        raise KeyboardInterrupt
+    return 0
+
+
+async def _serve(
+    maker: EngineMaker, settings: Settings, access: Access, tls: ssl.SSLContext | None, screen: Screen
+) -> bool:
+    """Serve until a signal comes; returns whether it was Ctrl-C. A second signal stops at once."""
+    received: list[int] = []
+    ending = asyncio.Event()
+    async with running_server(maker, settings, access, tls) as server:
+
+        def interrupt(number: int) -> None:
+            received.append(number)
+            ending.set()
+            if len(received) > 1:
+                for session in server.hub.sessions:
+                    session.stop()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels instead
+                loop.add_signal_handler(number, interrupt, number)
+        room = server.hub.admission.most_sessions
+        screen.note(
+            f"{maker.name} at {server.address}/v1, for {room} session{'s' if room > 1 else ''} of "
+            f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
+        )
+        await ending.wait()
+        if server.hub.sessions:
+            screen.note("letting answers end; press Ctrl-C again to stop at once")
+    return received[:1] == [signal.SIGINT]
+
+
+def _require_room(maker: EngineMaker, settings: Settings) -> None:
+    free_bytes = maker.free_bytes()
+    if Admission(settings.server.sessions, maker.session_bytes, free_bytes).most_sessions == 0:
+        raise BudgetError(
+            f"a session's cache needs {maker.session_bytes / _MIB:.0f} MiB, {free_bytes / _MIB:.0f} MiB are free; "
+            "lower cache.budget_tokens or cache.chunk_tokens, or use a smaller model"
+        )
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s %(message)s"))
+    log = logging.getLogger("inf_stream")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
