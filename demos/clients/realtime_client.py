@@ -1,4 +1,4 @@
-"""Streams a video file, an image folder or a camera to `inf-stream serve` and asks it questions, by the official client.
+"""Streams a video, an image folder or a camera to `inf-stream serve` and asks it questions, by the official client.
 
     pip install openai websockets
     inf-stream serve                                                   # in another terminal

@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: a whole conversation in one request, answered by a session that lives no longer.
 
-Messages are the stream: texts and images in their order, and the last message of the user is the question.
+Messages are the stream: texts and images in their order, the images a second apart, and the last message of the user is
+the question.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, SessionClosed, Warned
 from inf_stream.server.engines import SessionOptions
 from inf_stream.server.hub import Hub
@@ -29,7 +31,7 @@ from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixel
 from inf_stream.server.realtime_items import new_id
 
 _MOST_MESSAGES, _MOST_PARTS = 256, 64
-_FRAME_INTERVAL_MS = 1000.0
+_FRAME_INTERVAL_NS = NS_PER_S
 _ROLES = ("system", "developer", "user", "assistant")
 _REFUSED_FIELDS = {"tools", "functions", "audio", "web_search_options"}
 _FINISH = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CANCELLED: "stop"}
@@ -195,7 +197,7 @@ class ChatAnswer:
         return {"id": self.id, "object": kind, "created": self.created_s, "model": self._hub.maker.name}
 
     async def _feed(self) -> None:
-        session, stamp_ms = self._session, 0.0
+        session, at_ns = self._session, 0
         most = self._hub.settings.server.frame_pixels
         images = [turn for turn in self._request.turns if isinstance(turn, bytes)]
         if sum(count_pixels(image, most) for image in images) > most:
@@ -203,12 +205,12 @@ class ChatAnswer:
                                code="image_too_large")  # fmt: skip
         for turn in self._request.turns:
             if isinstance(turn, str):
-                await session.text_in_turn(turn + "\n")
+                await session.text_in_turn(turn + "\n", at_ns)
                 continue
             run = asyncio.get_running_loop().run_in_executor
             pixels: Pixels = await run(self._decoder.pool, self._decoder.decode, turn)
-            await session.frame_in_turn(session.number_frame(), pixels, session.stamp(stamp_ms))
-            stamp_ms += _FRAME_INTERVAL_MS
+            await session.frame_in_turn(session.number_frame(), pixels, at_ns)
+            at_ns += _FRAME_INTERVAL_NS
         question = session.new_question(self._request.question, max_tokens=self._request.max_tokens)
         session.ask(question, in_order=True)
 

@@ -156,14 +156,14 @@ class LiveSession:
         if arrived is not None:
             await self._loop.put(arrived)
 
-    async def text_in_turn(self, text: str) -> None:
+    async def text_in_turn(self, text: str, at_ns: int) -> None:
         """Queue streamed text as soon as there is room.
 
         Raises:
             SessionError: the session takes none any more.
         """
         self.has_begun = True
-        await self._loop.put(TextArrived(text, self.now_ns()))
+        await self._loop.put(TextArrived(text, at_ns))
 
     def new_question(self, text: str, *, max_tokens: int | None = None, aside: bool = False) -> Question:
         """A question for `ask`, with an id of its own."""

@@ -65,7 +65,7 @@ async def running_server(
     metrics.watch(hub)
     keeper = Doorkeeper(lambda: _protocol(runner), server.connections, server.header_timeout_s)
     app = WebServer(hub, channels, decoder, access, metrics, keeper.let_in).application()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, lingering_time=0.0)
     patience_s = 0.0
     try:
         await runner.setup()

@@ -283,7 +283,7 @@ def test_waiting_sessions_lose_no_frame() -> None:
         session, heard = opened(hub, waits=True)
         for _ in range(9):
             await session.frame_in_turn(session.number_frame(), PIXELS, session.now_ns())
-        await session.text_in_turn("a text that is longer than one step")
+        await session.text_in_turn("a text that is longer than one step", 5)
         await heard.until(lambda h: len(h.settled) == 9)
         assert set(heard.settled.values()) == {("accepted", None)}
         await hub.close(5)
