@@ -25,7 +25,8 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """The one JSON object that `text` is.
 
     Raises:
-        MessageError: it is something else, is nested too deeply, or holds numbers JSON does not have.
+        MessageError: it is something else, is nested too deeply, or holds numbers JSON does not have or text that is
+            no Unicode.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
@@ -35,7 +36,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
         raise MessageError(f"the message is not JSON: {_reason(error)}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise MessageError(f"the message is {_kind(value)}; one JSON object is expected", code="invalid_json")
-    _require_shallow(value)
+    _require_sane(value)
     return value
 
 
@@ -56,7 +57,7 @@ def as_text(value: Any, param: str, *, most: int) -> str:
     """A text of at most that many characters.
 
     Raises:
-        MessageError: it is no text, too long, or no Unicode.
+        MessageError: it is no text, or too long.
     """
     if not isinstance(value, str):
         raise _wrong(value, param, "a text", code="invalid_type")
@@ -66,8 +67,6 @@ def as_text(value: Any, param: str, *, most: int) -> str:
             code="string_above_max_length",
             param=param,
         )
-    if not is_unicode(value):
-        raise MessageError(f"'{param}' holds half a character (a lone surrogate); send whole ones", param=param)
     return value
 
 
@@ -173,18 +172,26 @@ def _too_deep() -> MessageError:
     return MessageError(f"the message is nested more than {DEEPEST} deep; flatten it", code="invalid_json")
 
 
-def _require_shallow(value: Any) -> None:
+def _require_sane(value: dict[str, Any]) -> None:
     level: list[Any] = [value]
     for _ in range(DEEPEST):
         inner: list[Any] = []
         for one in level:
-            if isinstance(one, dict):
-                inner += one.values()
-            elif isinstance(one, list):
-                inner += one
-            elif isinstance(one, float) and not math.isfinite(one):
-                raise MessageError("the message holds a number beyond all measure", code="invalid_json")
+            for part in (*one.keys(), *one.values()) if isinstance(one, dict) else one:
+                if isinstance(part, dict | list):
+                    inner.append(part)
+                else:
+                    _require_sane_value(part)
         level = inner
         if not level:
             return
     raise _too_deep()
+
+
+def _require_sane_value(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MessageError("the message holds a number beyond all measure", code="invalid_json")
+    if isinstance(value, str) and not value.isascii() and not is_unicode(value):
+        raise MessageError(
+            "the message holds half a character (a lone surrogate); send whole ones", code="invalid_json"
+        )

@@ -1,7 +1,6 @@
 """WebSocket connections: bytes between a client and its channel, pings, close codes, clients that do not read."""
 
 import asyncio
-import contextlib
 import logging
 
 from aiohttp import WSMsgType, web
@@ -55,8 +54,13 @@ class SocketConnection:
             channel.detach(self, lost=is_lost)
             if self._cut is not None:
                 await self._close(*self._cut)
-                if isinstance(self._transport, asyncio.Transport):
-                    self._transport.abort()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Whoever does not read what was sent keeps no socket here."""
+        transport = self._transport
+        if isinstance(transport, asyncio.Transport) and (self._cut is not None or transport.get_write_buffer_size()):
+            transport.abort()
 
     def _report(self, reading: "asyncio.Task[None]") -> None:
         """A message that broke the server breaks its session, and nothing else."""
@@ -89,8 +93,11 @@ class SocketConnection:
         await self._close(channel.hang_up.code, channel.hang_up.reason)
 
     async def _close(self, code: int, reason: str) -> None:
-        with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-            await asyncio.wait_for(close(self._socket, code, reason), _CLOSE_S)
+        """As well as a client that may not read lets one; in a task of its own, which aiohttp may cancel at will."""
+        closing = asyncio.create_task(close(self._socket, code, reason))
+        await asyncio.wait({closing}, timeout=_CLOSE_S)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
 
 
 class SocketDoor:
