@@ -1,6 +1,8 @@
 """Many sessions on one hub: fair turns, exact counts, refusals, ends."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -287,5 +289,34 @@ def test_waiting_sessions_lose_no_frame() -> None:
         await heard.until(lambda h: len(h.settled) == 9)
         assert set(heard.settled.values()) == {("accepted", None)}
         await hub.close(5)
+
+    run_clean(main())
+
+
+def test_a_closed_session_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        engines: list[weakref.ref[ListEngine]] = []
+
+        class Forgetful(ListMaker):
+            def make(self, options: SessionOptions) -> ListEngine:
+                engine = ListEngine()
+                engines.append(weakref.ref(engine))
+                return engine
+
+        hub = Hub(Forgetful(), server_settings())
+        for _ in range(5):
+            session, heard = opened(hub)
+            send_frame(session)
+            session.ask(session.new_question("?"), in_order=True)
+            session.end()
+            await session.closed()
+            del session, heard
+            await asyncio.sleep(0)
+        while hub.admission.sessions:
+            await asyncio.sleep(0.001)
+        gc.collect()
+        assert len(engines) == 5
+        assert [one() for one in engines] == [None] * 5
+        await hub.close()
 
     run_clean(main())
