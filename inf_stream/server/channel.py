@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import InfStreamError
-from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested, SessionClosed
+from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
 from inf_stream.server.adapter import Adapter, HangUp, Message, Reply, TakeFrames
 from inf_stream.server.hub import Hub
 from inf_stream.server.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
@@ -67,7 +67,7 @@ class Channel:
         self._sees = hub.maker.sees
         watches = WatchLimits(limits.watches, limits.watch_interval_s, limits.text_characters)
         self.watchman = Watchman(watches)
-        self.session = hub.open(self._heard)
+        self.session = hub.open(self._heard, self._closed)
         self.adapter = make_adapter(self.session, self.watchman, self.handle)
         self._connection: Connection | None = None
         self._away_since_s: float | None = None
@@ -177,7 +177,7 @@ class Channel:
             if picture is None:
                 session.settle(number, at_ns, DROPPED, TOO_FAST)
             else:
-                session.frame(number, picture, at_ns)
+                await session.frame(number, picture, at_ns)
 
     def _check_pixels(self, images: Sequence[bytes]) -> None:
         most = self._limits.frame_pixels
@@ -189,8 +189,6 @@ class Channel:
 
     def _heard(self, event: SessionEvent) -> None:
         match event:
-            case SessionClosed():
-                self._closed()
             case AnswerStarted(question) if self.watchman.knows(question.id):
                 pass
             case AnswerDelta(question_id) if self.watchman.knows(question_id):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inf_stream.base.clock import NS_PER_S
-from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, SessionClosed, Warned
+from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, Warned
 from inf_stream.server.engines import SessionOptions
 from inf_stream.server.hub import Hub
 from inf_stream.server.limits import ClientLimits
@@ -144,8 +144,13 @@ class ChatAnswer:
         self.finished: AnswerFinished | None = None
         self.failure = ""
         self._hub, self._decoder, self._request = hub, decoder, request
-        self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
-        self._session = hub.open(self._events.put_nowait, waits=True, options=SessionOptions(request.instructions))
+        self._events: asyncio.Queue[SessionEvent | None] = asyncio.Queue()
+        self._session = hub.open(
+            self._events.put_nowait,
+            lambda: self._events.put_nowait(None),
+            waits=True,
+            options=SessionOptions(request.instructions),
+        )
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """The text, piece by piece; the session is closed at the end, however that comes.
@@ -155,7 +160,7 @@ class ChatAnswer:
         """
         try:
             await self._feed()
-            while not isinstance(event := await self._events.get(), SessionClosed):
+            while (event := await self._events.get()) is not None:
                 match event:
                     case AnswerDelta(_, text):
                         yield text
@@ -209,7 +214,7 @@ class ChatAnswer:
                 continue
             run = asyncio.get_running_loop().run_in_executor
             pixels: Pixels = await run(self._decoder.pool, self._decoder.decode, turn)
-            await session.frame_in_turn(session.number_frame(), pixels, at_ns)
+            await session.frame(session.number_frame(), pixels, at_ns)
             at_ns += _FRAME_INTERVAL_NS
         question = session.new_question(self._request.question, max_tokens=self._request.max_tokens)
         session.ask(question, in_order=True)

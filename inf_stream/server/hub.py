@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from inf_stream.server.worker import EngineWorker
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.queue import QueueRule
 
+_LOG = logging.getLogger(__name__)
 RETRY_S = 10.0
 """When it is worth asking again where nobody knows better."""
 
@@ -55,12 +57,21 @@ class Hub:
         """Those that are open, oldest first."""
         return list(self._sessions.values())
 
-    def open(self, listener: Listener, *, waits: bool = False, options: SessionOptions | None = None) -> LiveSession:
+    def open(
+        self,
+        listener: Listener,
+        on_closed: Callable[[], None] = lambda: None,
+        *,
+        waits: bool = False,
+        options: SessionOptions | None = None,
+    ) -> LiveSession:
         """A new session.
 
         Args:
             listener: told everything that comes out of it.
-            waits: frames wait for room, rather than being dropped by the rule for live sources.
+            on_closed: called once the session has ended and its place is free, whatever ended it.
+            waits: frames wait for room, rather than being dropped by the rule for live sources, and are read in whole
+                steps, so that the same frames give the same answers each time.
             options: can be changed until the stream begins.
 
         Raises:
@@ -76,7 +87,7 @@ class Hub:
         source = self.settings.source
         limits = SessionLimits.from_settings(source, live=True)
         if waits:
-            limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions)
+            limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions, full_steps=True)
         engine = LazyEngine(self.maker, options, self._timer)
 
         def listen(event: SessionEvent) -> None:
@@ -88,7 +99,7 @@ class Hub:
             session_id, engine, self.worker.lane(), limits, self.settings, listen, clock_ns=self._clock_ns
         )
         self._sessions[session_id] = session
-        watcher = asyncio.create_task(self._forget_when_closed(session))
+        watcher = asyncio.create_task(self._forget_when_closed(session, on_closed))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         return session
@@ -109,7 +120,10 @@ class Hub:
             await asyncio.wait(self._watchers)
         await asyncio.get_running_loop().run_in_executor(None, self.worker.close)
 
-    async def _forget_when_closed(self, session: LiveSession) -> None:
+    async def _forget_when_closed(self, session: LiveSession, on_closed: Callable[[], None]) -> None:
         await session.closed()
+        if session.failure is not None:
+            _LOG.error("session=%s event=broken", session.id, exc_info=session.failure)
         self._sessions.pop(session.id, None)
         self.admission.leave()
+        on_closed()

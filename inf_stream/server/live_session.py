@@ -33,8 +33,8 @@ from inf_stream.session.outlast import outlast
 
 ACCEPTED, DROPPED, ERROR = "accepted", "dropped", "error"
 """What becomes of a frame."""
-TOO_FAST = "rate"
-"""Why a frame was dropped that came before its time."""
+TOO_FAST, ENDING = "rate", "ending"
+"""Why a frame was dropped that came before its time, or when the session took nothing in any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +144,15 @@ class LiveSession:
         """A numbered frame goes no further: say what became of it."""
         self._settled(FrameSettled(number, at_ns, outcome, reason))
 
-    def frame(self, number: int, pixels: Pixels, at_ns: int) -> None:
-        """Queue a numbered frame under the rule of the limits."""
-        arrived = self._frame_arrived(number, pixels, at_ns)
-        if arrived is not None:
-            self._loop.post(arrived)
-
-    async def frame_in_turn(self, number: int, pixels: Pixels, at_ns: int) -> None:
-        """Queue a numbered frame as soon as there is room (rule WAIT)."""
-        arrived = self._frame_arrived(number, pixels, at_ns)
-        if arrived is not None:
-            await self._loop.put(arrived)
+    async def frame(self, number: int, pixels: Pixels, at_ns: int) -> None:
+        """Queue a numbered frame under the rule of the limits; under WAIT, as soon as there is room."""
+        self.has_begun = True
+        self._frames[number] = at_ns
+        try:
+            await self._loop.put(FrameArrived(StreamFrame(pixels, at_ns, number)))
+        except SessionError:
+            del self._frames[number]
+            self.settle(number, at_ns, DROPPED, ENDING)
 
     async def text_in_turn(self, text: str, at_ns: int) -> None:
         """Queue streamed text as soon as there is room.
@@ -247,14 +245,6 @@ class LiveSession:
 
     async def _wait_for_end(self) -> None:
         await self._ending.wait()
-
-    def _frame_arrived(self, number: int, pixels: Pixels, at_ns: int) -> FrameArrived | None:
-        if not self.takes_frames:
-            self.settle(number, at_ns, DROPPED, "ending")
-            return None
-        self.has_begun = True
-        self._frames[number] = at_ns
-        return FrameArrived(StreamFrame(pixels, at_ns, number))
 
     def _heard(self, event: OutputEvent) -> None:
         match event:

@@ -69,7 +69,7 @@ async def running_server(
     patience_s = 0.0
     try:
         await runner.setup()
-        listening = await _listen(keeper, server.host, server.port, tls)
+        listening = await _listen(keeper, server.host, server.port, tls, server.header_timeout_s)
         try:
             port = listening.sockets[0].getsockname()[1]
             yield RunningServer(hub, channels, server.host, port, "http" if tls is None else "https")
@@ -82,9 +82,14 @@ async def running_server(
         await asyncio.get_running_loop().run_in_executor(None, decoder.close)
 
 
-async def _listen(keeper: Doorkeeper, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+async def _listen(
+    keeper: Doorkeeper, host: str, port: int, tls: ssl.SSLContext | None, patience_s: float
+) -> asyncio.Server:
     try:
-        return await asyncio.get_running_loop().create_server(keeper, host, port, ssl=tls, backlog=128)
+        make = asyncio.get_running_loop().create_server
+        if tls is None:
+            return await make(keeper, host, port, backlog=128)
+        return await make(keeper, host, port, backlog=128, ssl=tls, ssl_handshake_timeout=patience_s)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another --host or --port"

@@ -5,7 +5,7 @@ import logging
 
 from aiohttp import WSMsgType, web
 
-from inf_stream.base.errors import InfStreamError
+from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.server.admission import AdmissionError
 from inf_stream.server.channel import INTERNAL, NORMAL, POLICY, TRY_LATER, Channel, MakeAdapter
 from inf_stream.server.channels import Channels
@@ -74,6 +74,7 @@ class SocketConnection:
         async for message in self._socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await self._channel.receive(message.data)
+                await asyncio.sleep(0)  # a client with much to say leaves others their turn
 
     async def _write(self, greeting: list[str]) -> None:
         """Ends by itself when the channel has closed and all was sent."""
@@ -123,25 +124,28 @@ class SocketDoor:
         )
         await socket.prepare(request)
         try:
-            channel, seen = self._channel(request, make_adapter)
+            await self._talk(request, socket, make_adapter)
         except AdmissionError as error:
             await close(socket, TRY_LATER, str(error))
-            return socket
-        except (InfStreamError, ValueError) as error:
+        except InfStreamError as error:
             await close(socket, POLICY, str(error))
-            return socket
+        except Exception:  # noqa: BLE001 after the upgrade nobody else can tell the client
+            _LOG.exception("a connection could not be served")
+            await close(socket, INTERNAL, "the server failed; its log says more")
+        return socket
+
+    async def _talk(self, request: web.Request, socket: web.WebSocketResponse, make_adapter: MakeAdapter) -> None:
+        channel, seen = self._channel(request, make_adapter)
         connection = SocketConnection(socket, request.transport, channel)
         greeting: list[str] = []
         channel.attach(connection)
         try:
             if "resume" in request.query:
                 greeting = channel.resume(seen)
-        except InfStreamError as error:
+        except InfStreamError:
             channel.detach(connection, lost=True)
-            await close(socket, POLICY, str(error))
-            return socket
+            raise
         await connection.run(greeting)
-        return socket
 
     def _channel(self, request: web.Request, make_adapter: MakeAdapter) -> tuple[Channel, int | None]:
         handle, after = request.query.get("resume"), request.query.get("after")
@@ -149,7 +153,7 @@ class SocketDoor:
             return self._channels.open(make_adapter), None
         digits = "" if after is None else after.removeprefix("event_")
         if after is not None and (not digits.isascii() or not digits.isdigit() or len(digits) > 18):
-            raise ValueError("'after' is no number of a message; give the last event_id or seq you have seen")
+            raise SessionError("'after' is no number of a message; give the last event_id or seq you have seen")
         return self._channels.find(handle), int(digits) if digits else None
 
 

@@ -52,9 +52,9 @@ def opened(hub: Hub, **options: object) -> tuple[LiveSession, Heard]:
     return hub.open(heard, **options), heard  # type: ignore[arg-type]
 
 
-def send_frame(session: LiveSession) -> int:
+async def send_frame(session: LiveSession) -> int:
     number = session.number_frame()
-    session.frame(number, PIXELS, session.stamp(None))
+    await session.frame(number, PIXELS, session.stamp(None))
     return number
 
 
@@ -64,7 +64,7 @@ def test_frames_and_questions_of_two_sessions_stay_apart() -> None:
         hub = Hub(maker, server_settings())
         (one, heard_one), (two, heard_two) = opened(hub), opened(hub)
         for _ in range(3):
-            send_frame(one)
+            await send_frame(one)
         first, second = one.new_question("what?"), two.new_question("who?", aside=True)
         one.ask(first, in_order=True)
         two.ask(second, in_order=True)
@@ -98,7 +98,7 @@ def test_a_question_goes_before_the_frames_of_others() -> None:
         maker.prepare = lambda engine: _note(engine, order, f"e{len(maker.made)}")
         for session, _ in sessions[:2]:
             for _ in range(6):
-                send_frame(session)
+                await send_frame(session)
         asker, heard = sessions[2]
         question = asker.new_question("now?")
         asker.ask(question, in_order=False)
@@ -130,7 +130,7 @@ def test_frames_beyond_the_queue_are_dropped_and_counted_and_each_has_one_outcom
         maker.gate.clear()
         hub = Hub(maker, server_settings(queue_frames=2))
         session, heard = opened(hub)
-        numbers = [send_frame(session) for _ in range(6)]
+        numbers = [await send_frame(session) for _ in range(6)]
         await heard.until(lambda h: len(h.settled) == 3)
         maker.gate.set()
         await heard.until(lambda h: len(h.settled) == 6)
@@ -146,9 +146,9 @@ def test_a_frame_the_engine_refuses_is_an_error_and_the_session_goes_on() -> Non
         maker = ListMaker(prepare=lambda engine: engine.failures.update({0: BudgetError("too long")}))
         hub = Hub(maker, server_settings())
         session, heard = opened(hub)
-        send_frame(session)
+        await send_frame(session)
         await heard.until(lambda h: len(h.settled) == 1)
-        send_frame(session)
+        await send_frame(session)
         await heard.until(lambda h: len(h.settled) == 2)
         assert heard.settled == {0: ("error", "failed"), 1: ("accepted", None)}
         await hub.close()
@@ -170,9 +170,9 @@ def test_a_broken_engine_ends_its_session_alone() -> None:
         assert isinstance(broken.failure, ZeroDivisionError)
         assert not broken.takes_frames
         maker.prepare = lambda engine: None
-        send_frame(whole)
+        await send_frame(whole)
         await heard_whole.until(lambda h: h.settled == {0: ("accepted", None)})
-        late = send_frame(broken)
+        late = await send_frame(broken)
         assert heard.settled[late] == ("dropped", "ending")
         with pytest.raises(SessionError, match="closed"):
             broken.ask(broken.new_question("?"), in_order=False)
@@ -250,7 +250,7 @@ def test_options_can_be_changed_until_the_stream_begins() -> None:
         hub = Hub(maker, server_settings())
         session, heard = opened(hub, options=SessionOptions(budget_tokens=20))
         session.configure(SessionOptions("be kind", 30))
-        send_frame(session)
+        await send_frame(session)
         await heard.until(lambda h: len(h.settled) == 1)
         assert maker.options == [SessionOptions("be kind", 30)]
         with pytest.raises(SessionError, match="has begun"):
@@ -279,18 +279,22 @@ def test_closing_lets_answers_end_but_not_for_ever() -> None:
     assert asyncio.run(main(10**9, 0.01)) is FinishReason.CANCELLED
 
 
-def test_waiting_sessions_lose_no_frame() -> None:
-    async def main() -> None:
-        hub = Hub(ListMaker(), server_settings(queue_frames=2))
+def test_waiting_sessions_lose_no_frame_and_read_the_same_each_time() -> None:
+    async def main() -> list[str]:
+        maker = ListMaker()
+        hub = Hub(maker, server_settings(queue_frames=3))
         session, heard = opened(hub, waits=True)
         for _ in range(9):
-            await session.frame_in_turn(session.number_frame(), PIXELS, session.now_ns())
+            await session.frame(session.number_frame(), PIXELS, session.now_ns())
         await session.text_in_turn("a text that is longer than one step", 5)
         await heard.until(lambda h: len(h.settled) == 9)
         assert set(heard.settled.values()) == {("accepted", None)}
         await hub.close(5)
+        return maker.made[0].memory
 
-    run_clean(main())
+    memories = [asyncio.run(main()) for _ in range(3)]
+    assert memories[0][:3] == ["frames 0", "frames 1 2", "frames 3 4"]
+    assert memories[0] == memories[1] == memories[2]
 
 
 def test_a_closed_session_leaves_nothing_behind() -> None:
@@ -306,7 +310,7 @@ def test_a_closed_session_leaves_nothing_behind() -> None:
         hub = Hub(Forgetful(), server_settings())
         for _ in range(5):
             session, heard = opened(hub)
-            send_frame(session)
+            await send_frame(session)
             session.ask(session.new_question("?"), in_order=True)
             session.end()
             await session.closed()

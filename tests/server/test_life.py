@@ -1,6 +1,7 @@
 """Connections that come, go, come back, say nothing, or do not read."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import struct
@@ -8,12 +9,14 @@ from typing import Any
 
 import pytest
 from support.realtime_clients import connected, serving, until
-from support.serving import ListMaker, picture, run_clean
+from support.serving import ListMaker, picture, run_clean, server_settings
 from support.sockets import StreamClient, streaming
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
-from inf_stream.server.running import RunningServer
+from inf_stream.server.access import Access
+from inf_stream.server.running import RunningServer, running_server
+from inf_stream.server.stream import StreamAdapter
 
 
 async def gone(server: RunningServer) -> None:
@@ -293,5 +296,68 @@ def test_a_server_that_stops_keeps_its_promises_but_not_for_ever() -> None:
         await context.__aexit__(None, None, None)
         assert closed == [(1001, "the server stops")]
         assert [m["reason"] for m in client.heard if m["type"] == "answer.finished"] == ["cancelled"]
+
+    run_clean(main())
+
+
+def test_a_bug_in_a_protocol_ends_its_session_with_a_code(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: StreamAdapter, event: object) -> list[Any]:
+        raise ZeroDivisionError("a bug")
+
+    async def main(order: str, method: str) -> None:
+        async with serving() as server, streaming(server) as client, streaming(server) as other:
+            await client.next()
+            await other.next()
+            monkeypatch.setattr(StreamAdapter, method, broken)
+            await client.say(order, id="a", text="?")
+            code, reason = await client.closed()
+            assert code == 1011
+            assert "bug" not in reason
+            monkeypatch.undo()
+            await other.say("ask", id="a", text="?")
+            await other.until("answer.finished")
+            assert len(server.hub.sessions) == 1
+
+    for order, method in (("ask", "emitted"), ("stats", "received")):
+        caplog.clear()
+        run_clean(main(order, method))
+        assert "a bug" in caplog.text, "the log says why"
+
+
+def test_what_breaks_while_a_connection_is_made_is_told_with_a_code(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            monkeypatch.setattr(server.hub.maker, "free_bytes", lambda: 1 // 0)
+            async with streaming(server) as client:
+                assert await client.closed() == (1011, "the server failed; its log says more")
+
+    run_clean(main())
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_under_the_rule_wait_a_client_is_held_up_and_loses_nothing() -> None:
+    async def main() -> None:
+        maker = ListMaker()
+        settings = server_settings(queue_frames=2)
+        settings = dataclasses.replace(settings, source=dataclasses.replace(settings.source, queue_rule="wait"))
+        async with running_server(maker, settings, Access(())) as server:
+            async with streaming(server) as client:
+                for _ in range(12):
+                    await client.frame(picture())
+                assert await client.outcomes(12) == dict.fromkeys(range(12), ("accepted", None))
+                maker.gate.clear()
+                for _ in range(6):
+                    await client.frame(picture())
+                (session,) = server.hub.sessions
+                while session.stats()["frames"]["received"] < 16:
+                    await asyncio.sleep(0.002)
+                session.end()
+                maker.gate.set()
+                outcomes = await client.outcomes(15)
+            assert set(outcomes.values()) <= {("accepted", None), ("dropped", "ending")}
 
     run_clean(main())
