@@ -34,6 +34,8 @@ def values_for(field: "dataclasses.Field[Any]", kind: type) -> st.SearchStrategy
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
     if choices:
         return st.sampled_from(choices)
+    if kind is bool:
+        return st.booleans()
     if kind is int:
         return st.integers(low, high)
     if kind is float:
@@ -101,7 +103,10 @@ def test_settings_cannot_be_changed() -> None:
     [
         ({"cache": {"budget": 5}}, "unknown key 'budget' in cache; did you mean 'budget_tokens'?"),
         ({"chache": {}}, "unknown key 'chache' in configuration; did you mean 'cache'?"),
-        ({"qqqq": {}}, "unknown key 'qqqq' in configuration; known: answer, archive, cache, model, policy, source"),
+        (
+            {"qqqq": {}},
+            "unknown key 'qqqq' in configuration; known: answer, archive, cache, model, policy, server, source",
+        ),
         ({"model": 5}, "'model' in configuration is 5; write it as a table: [model]"),
         ({"policy": []}, "'policy' in configuration is []; write it as a table: [policy]"),
         ({"cache": {"budget_tokens": 15}}, "cache.budget_tokens is 15; the least allowed is 16"),

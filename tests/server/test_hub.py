@@ -203,6 +203,25 @@ def test_cancelling_ends_waiting_and_running_answers() -> None:
     run_clean(main())
 
 
+def test_a_patient_question_does_not_hurry_its_session_and_an_impatient_one_does() -> None:
+    async def main() -> None:
+        maker = ListMaker()
+        hub = Hub(maker, server_settings())
+        session, heard = opened(hub)
+        maker.gate.clear()
+        watch, person = session.new_question("watch?", aside=True), session.new_question("person?")
+        session.ask(watch, in_order=False, patient=True)
+        assert not session._lane.urgent
+        session.ask(person, in_order=False)
+        assert session._lane.urgent
+        maker.gate.set()
+        await heard.until(lambda h: len(h.answers) == 2)
+        assert not session._lane.urgent
+        await hub.close()
+
+    run_clean(main())
+
+
 def test_sessions_are_refused_by_number_and_by_memory_and_let_in_again() -> None:
     async def main() -> None:
         maker = ListMaker(session_bytes=100, free=350)
