@@ -147,12 +147,17 @@ class SharedModel:
 
     @property
     def session_bytes(self) -> int:
-        """Of a cache with the budget of the settings."""
-        return self._footprint.total_bytes(self._sizes())
+        """Of a cache with the budget of the settings, and of its archive, where both lie in the same memory."""
+        own = self._archive_bytes() if self._device.type == "cpu" else 0
+        return self._footprint.total_bytes(self._sizes()) + own
 
     def free_bytes(self) -> int:
-        """Of the model's device."""
-        return machine_facts().free_bytes(self._device)
+        """Of the model's device; less, where the host's memory for archives ends first."""
+        facts, archive_bytes = machine_facts(), self._archive_bytes()
+        free_bytes = facts.free_bytes(self._device)
+        if self._device.type == "cpu" or not archive_bytes:
+            return free_bytes
+        return min(free_bytes, facts.ram_free_bytes * self.session_bytes // archive_bytes)
 
     def check(self, options: SessionOptions) -> None:
         """Refuse a budget above the server's, or too small for its policy.
@@ -184,7 +189,12 @@ class SharedModel:
 
     def _sizes(self) -> CacheSizes:
         cache = self._settings.cache
-        return CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens)
+        recall_tokens = self._settings.archive.recall_tokens if self._archive_bytes() else 0
+        return CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens, recall_tokens)
+
+    def _archive_bytes(self) -> int:
+        """Host memory of a session for what leaves its cache."""
+        return self._settings.archive.host_mib << 20 if self._policy.bounded else 0
 
 
 class UsageEngine(ForwardingEngine):

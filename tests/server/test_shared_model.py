@@ -1,16 +1,20 @@
 """Engines of one model do not know of each other."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from support.tiny_models import tiny_weights
 
-from inf_stream.base.config import AnswerSettings, CacheSettings, ModelSettings, Settings
+from inf_stream.base.config import AnswerSettings, ArchiveSettings, CacheSettings, ModelSettings, Settings
 from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import Frame, Question
 from inf_stream.engine.protocol import SteppedEngine
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights import LoadedWeights, machine_facts
+from inf_stream.models.weights.placement import CudaFacts
+from inf_stream.server import engines as module
 from inf_stream.server.engines import LazyEngine, SessionOptions, SharedModel
 
 S = 1_000_000_000
@@ -19,6 +23,7 @@ SETTINGS = Settings(
     cache=CacheSettings(budget_tokens=128, chunk_tokens=32),
     answer=AnswerSettings(max_tokens=8, temperature=0.8, seed=3),
 )
+FULL = CacheSettings(policy="full", budget_tokens=128, chunk_tokens=32)
 STEPS = 7
 
 
@@ -52,8 +57,9 @@ def alone(model: SharedModel, which: int, options: SessionOptions) -> list[str]:
     return said
 
 
-def test_interleaved_sessions_say_what_they_would_say_alone(weights: LoadedWeights) -> None:
-    model = SharedModel(SETTINGS, weights)
+@pytest.mark.parametrize("archive", [ArchiveSettings(), ArchiveSettings(host_mib=1, recall_tokens=32)])
+def test_interleaved_sessions_say_what_they_would_say_alone(weights: LoadedWeights, archive: ArchiveSettings) -> None:
+    model = SharedModel(dataclasses.replace(SETTINGS, archive=archive), weights)
     options = [SessionOptions(), SessionOptions("be kind"), SessionOptions(budget_tokens=96)]
     wanted = [alone(model, which, one) for which, one in enumerate(options)]
     engines: Sequence[SteppedEngine] = [model.make(one) for one in options]
@@ -78,6 +84,24 @@ def test_what_a_session_needs_is_known_before_it_is_made(weights: LoadedWeights)
         model.check(SessionOptions(budget_tokens=129))
     with pytest.raises(BudgetError, match="too small"):
         model.make(SessionOptions(budget_tokens=2))
+
+
+def test_the_memory_of_an_archive_is_promised_with_the_cache(
+    weights: LoadedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = ArchiveSettings(host_mib=1, recall_tokens=32)
+    model = SharedModel(dataclasses.replace(SETTINGS, archive=archive), weights)
+    engine = model.make(SessionOptions())
+    assert model.session_bytes == engine.stats()["cache_bytes"] + (1 << 20)
+    facts = machine_facts()
+    monkeypatch.setattr(module, "machine_facts", lambda: dataclasses.replace(facts, ram_free_bytes=5 << 20))
+    assert model.free_bytes() == 5 << 20
+    cuda = CudaFacts("gpu", 1 << 40, 1 << 40, (9, 0))
+    facts = dataclasses.replace(facts, cuda=(cuda,))
+    model._device = torch.device("cuda")
+    assert model.free_bytes() // model.session_bytes == 5, "five archives fit, however large the GPU is"
+    full = SharedModel(dataclasses.replace(SETTINGS, archive=archive, cache=FULL), weights)
+    assert full.session_bytes < 1 << 20, "what is never evicted needs no archive"
 
 
 def test_usage_counts_what_an_answer_was_given(weights: LoadedWeights) -> None:
