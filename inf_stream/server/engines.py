@@ -1,27 +1,22 @@
 """Engines of many sessions on one model: the weights are loaded once, each session has its own cache."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import BudgetError
-from inf_stream.base.events import Evidence, Frame, Question
+from inf_stream.base.events import Question
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
 from inf_stream.engine.build import build_engine
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
-from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights import LoadedWeights, machine_facts
 from inf_stream.models.weights.checkpoint import local_path
 from inf_stream.sources.base import FrameSize
-
-Timer: TypeAlias = Callable[[str, float], None]
-"""Told the name of each step of an engine and the seconds it took, on the engine's thread."""
 
 
 @dataclass(frozen=True)
@@ -224,76 +219,3 @@ class UsageEngine(ForwardingEngine):
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's, and the latest answer's usage."""
         return super().stats() | self._usage
-
-
-class LazyEngine:
-    """An engine that is made at its first step, on the thread of its steps (`SteppedEngine`).
-
-    Until then its options can be changed. A step whose engine cannot be made raises what `EngineMaker.make` raised.
-    """
-
-    def __init__(self, maker: EngineMaker, options: SessionOptions, timer: Timer):
-        self.options = options
-        self._maker, self._timer = maker, timer
-        self._engine: SteppedEngine | None = None
-
-    def configure(self, options: SessionOptions) -> None:
-        """Change the options of an engine that is not made yet.
-
-        Raises:
-            InfStreamError: see `EngineMaker.check`.
-        """
-        self._maker.check(options)
-        self.options = options
-
-    @property
-    def frames_per_step(self) -> int:
-        """As the engine's; one before there is any."""
-        return 1 if self._engine is None else self._engine.frames_per_step
-
-    @property
-    def characters_per_step(self) -> int:
-        """As every engine's of the maker."""
-        return self._maker.characters_per_step
-
-    def ingest_frames(self, frames: Sequence[Frame]) -> None:
-        """As the engine's."""
-        engine, began_s = self._made(), time.monotonic()
-        engine.ingest_frames(frames)
-        self._timer("frames", time.monotonic() - began_s)
-
-    def ingest_text(self, text: str, at_ns: int) -> None:
-        """As the engine's."""
-        engine, began_s = self._made(), time.monotonic()
-        engine.ingest_text(text, at_ns)
-        self._timer("text", time.monotonic() - began_s)
-
-    def begin_answer(self, question: Question) -> None:
-        """As the engine's."""
-        engine, began_s = self._made(), time.monotonic()
-        engine.begin_answer(question)
-        self._timer("question", time.monotonic() - began_s)
-
-    def step_answer(self) -> AnswerStep:
-        """As the engine's."""
-        began_s = time.monotonic()
-        step = self._made().step_answer()
-        self._timer("token", time.monotonic() - began_s)
-        return step
-
-    def end_answer(self) -> int:
-        """As the engine's."""
-        return self._made().end_answer()
-
-    def stats(self) -> dict[str, float | int | str]:
-        """As the engine's; nothing before there is any."""
-        return {} if self._engine is None else self._engine.stats()
-
-    def evidence(self) -> tuple[Evidence, ...]:
-        """As the engine's."""
-        return () if self._engine is None else self._engine.evidence()
-
-    def _made(self) -> SteppedEngine:
-        if self._engine is None:
-            self._engine = self._maker.make(self.options)
-        return self._engine

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from inf_stream.base.config import Settings
 from inf_stream.server.admission import Admission, AdmissionError
-from inf_stream.server.engines import EngineMaker, LazyEngine, SessionOptions, Timer
+from inf_stream.server.engines import EngineMaker, SessionOptions
+from inf_stream.server.lazy_engine import LazyEngine, Timer
 from inf_stream.server.live_session import Listener, LiveSession, SessionEvent
 from inf_stream.server.worker import EngineWorker
 from inf_stream.session.limits import SessionLimits

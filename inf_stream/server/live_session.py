@@ -23,7 +23,8 @@ from inf_stream.base.events import (
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
-from inf_stream.server.engines import LazyEngine, SessionOptions
+from inf_stream.server.engines import SessionOptions
+from inf_stream.server.lazy_engine import LazyEngine
 from inf_stream.server.pace import RateLimit, StreamClock
 from inf_stream.server.worker import Lane
 from inf_stream.session.limits import SessionLimits
@@ -217,6 +218,11 @@ class LiveSession:
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is being worked on."""
         return not self._open_questions and not self._frames
+
+    @property
+    def frames_waiting(self) -> int:
+        """Frames whose outcome is open."""
+        return len(self._frames)
 
     def stats(self) -> dict[str, Any]:
         """Counts of the session and, as of its latest answer, of its engine."""

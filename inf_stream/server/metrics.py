@@ -40,6 +40,11 @@ class Metrics:
         for name, what, read in (
             ("inf_stream_sessions", "Open sessions", lambda: hub.admission.sessions),
             ("inf_stream_sessions_most", "Sessions that fit", lambda: hub.admission.most_sessions),
+            (
+                "inf_stream_frames_waiting",
+                "Frames that wait for the engine",
+                lambda: sum(session.frames_waiting for session in hub.sessions),
+            ),
             ("inf_stream_steps_waiting", "Engine steps that wait for their turn", lambda: hub.worker.waiting),
             (
                 "inf_stream_cache_bytes",

@@ -15,6 +15,7 @@ from inf_stream.server.live_session import SessionEvent
 from inf_stream.server.messages import MessageError, as_list, as_object, as_text, parse_object, required
 from inf_stream.server.realtime_config import (
     RealtimeConfig,
+    parse_metadata,
     parse_modalities,
     parse_output_tokens,
     parse_watches,
@@ -23,7 +24,6 @@ from inf_stream.server.realtime_items import MOST_PARTS, Item, ItemStore, join_t
 from inf_stream.server.realtime_response import Response
 from inf_stream.server.watches import Alert, Watchman
 
-_MOST_METADATA, _KEY_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512
 _ID_CHARACTERS = 512
 _REFUSED = "too many questions wait; ask again when one is answered"
 _BROKEN = "the engine failed; the server's log says more"
@@ -194,7 +194,7 @@ class RealtimeAdapter:
 
     def _create_response(self, event: Mapping[str, Any]) -> Sequence[Reply]:
         given = as_object(event.get("response") or {}, "response")
-        metadata = _parse_metadata(given.get("metadata"))
+        metadata = parse_metadata(given.get("metadata"))
         is_aside = self._parse_conversation(given.get("conversation"))
         if not is_aside and self._writing is not None:
             raise MessageError(
@@ -303,19 +303,6 @@ def _error(error: InfStreamError, code: str, param: str | None, event_id: str | 
         "event_id": event_id,
     }
     return {"type": "error", "error": details}
-
-
-def _parse_metadata(value: Any) -> dict[str, str] | None:
-    if value is None:
-        return None
-    given = as_object(value, "response.metadata")
-    if len(given) > _MOST_METADATA:
-        raise MessageError(f"'response.metadata' has {len(given)} entries; at most {_MOST_METADATA} are taken",
-                           param="response.metadata")  # fmt: skip
-    for key, text in given.items():
-        as_text(key, "response.metadata", most=_KEY_CHARACTERS)
-        as_text(text, f"response.metadata.{key}", most=_VALUE_CHARACTERS)
-    return given
 
 
 _R = RealtimeAdapter

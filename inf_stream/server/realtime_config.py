@@ -21,6 +21,7 @@ from inf_stream.server.watches import Watch, WatchLimits, parse_watch
 MOST_OUTPUT_TOKENS = 4096
 """The protocol's own limit of `max_output_tokens`."""
 _HIGHEST_BUDGET = 1 << 40
+_MOST_METADATA, _KEY_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512
 _TEXT_ONLY = {"audio", "include", "parallel_tool_calls", "prompt", "reasoning", "tool_choice", "tools", "tracing"}
 """Fields of the protocol that a text answerer without tools has no use for: taken, and named in `ignored`."""
 
@@ -131,6 +132,24 @@ def parse_watches(session: Mapping[str, Any], limits: WatchLimits) -> list[Watch
     if len({watch.id for watch in watches}) < len(watches):
         raise MessageError("two watches have the same id; give each its own", param=where)
     return watches
+
+
+def parse_metadata(value: Any) -> dict[str, str] | None:
+    """`response.metadata`: a few short texts.
+
+    Raises:
+        MessageError: they are too many, too long, or no texts.
+    """
+    if value is None:
+        return None
+    given = as_object(value, "response.metadata")
+    if len(given) > _MOST_METADATA:
+        raise MessageError(f"'response.metadata' has {len(given)} entries; at most {_MOST_METADATA} are taken",
+                           param="response.metadata")  # fmt: skip
+    for key, text in given.items():
+        as_text(key, "response.metadata", most=_KEY_CHARACTERS)
+        as_text(text, f"response.metadata.{key}", most=_VALUE_CHARACTERS)
+    return given
 
 
 def _check_extras(value: Any) -> None:

@@ -84,6 +84,7 @@ def test_the_operator_sees_sessions_and_counts() -> None:
             assert lines['inf_stream_step_seconds_count{step="token"}'] == "3.0"
             assert lines["inf_stream_first_token_seconds_count"] == "1.0"
             assert lines["inf_stream_cache_bytes"] == "100.0"
+            assert lines["inf_stream_frames_waiting"] == lines["inf_stream_steps_waiting"] == "0.0"
 
     run_clean(main())
 
@@ -173,11 +174,12 @@ def test_a_bad_request_is_refused_by_field(body: Any, param: str) -> None:
 
 def test_a_body_that_is_no_json_or_too_long_or_too_slow() -> None:
     async def main() -> None:
-        async with serving(message_bytes=2000, header_timeout_s=0.3) as server:
+        async with serving(message_bytes=2000) as server:
             post = "/v1/chat/completions"
             assert (await get(server, post, "POST", data=b"{"))[0] == 400
             assert (await get(server, post, "POST", data=b"\xff\xfe"))[0] == 400
             assert (await get(server, post, "POST", data=b"x" * 3000))[0] == 413
+        async with serving(header_timeout_s=0.3) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in await asyncio.wait_for(reader.readline(), 20)

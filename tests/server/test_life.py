@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import socket
 import struct
 from typing import Any
@@ -92,14 +93,15 @@ def test_the_realtime_protocol_is_taken_up_by_handle_and_event_id() -> None:
 
 def test_a_client_that_does_not_come_back_is_given_up_and_its_place_is_free() -> None:
     async def main() -> None:
-        async with serving(sessions=1, grace_s=0.15) as server:
+        async with serving(sessions=1, grace_s=1.4) as server:
             async with streaming(server) as client:
                 handle = (await client.next())["handle"]
                 break_off(client)
             await away(server)
             async with streaming(server) as other:
                 code, reason = await other.closed()
-                assert (code, "try again in 1 s" in reason) == (1013, True), "as soon as the grace is over"
+                assert code == 1013
+                assert re.search(r"try again in 1 s$", reason), "as soon as the grace is over"
             await gone(server)
             async with streaming(server, f"?resume={handle}&after=1") as late:
                 assert await late.closed() == (1008, "no session has this handle, or it has ended; open a new one")
@@ -150,11 +152,11 @@ def test_what_cannot_be_sent_again_is_not_taken_up(query: str) -> None:
 
 def test_a_silent_client_is_sent_away() -> None:
     async def main() -> None:
-        async with serving(idle_timeout_s=0.3) as server, streaming(server) as client:
+        async with serving(idle_timeout_s=1.0) as server, streaming(server) as client:
             for _ in range(3):
-                await asyncio.sleep(0.15)
+                await asyncio.sleep(0.4)
                 await client.say("stats")
-            assert await client.closed() == (1000, "nothing came for 0.3 s")
+            assert await client.closed() == (1000, "nothing came for 1 s")
             assert len([m for m in client.heard if m["type"] == "stats"]) == 3
             await gone(server)
 
@@ -220,7 +222,7 @@ def masked(payload: bytes) -> bytes:
 
 def test_connections_that_say_nothing_or_only_half_are_sent_away() -> None:
     async def main() -> None:
-        async with serving(header_timeout_s=0.15) as server:
+        async with serving(header_timeout_s=0.7) as server:
             silent = await asyncio.open_connection("127.0.0.1", server.port)
             slow = await asyncio.open_connection("127.0.0.1", server.port)
             slow[1].write(b"GET /health HTTP/1.1\r\nX-Long: ")
@@ -230,7 +232,7 @@ def test_connections_that_say_nothing_or_only_half_are_sent_away() -> None:
                 writer.close()
             async with streaming(server) as client:
                 await client.next()
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(1.0)
                 await client.say("stats")
                 await client.until("stats")
 

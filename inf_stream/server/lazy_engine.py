@@ -1,0 +1,85 @@
+"""An engine that is made when it is needed, and whose steps are timed."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from inf_stream.base.events import Evidence, Frame, Question
+from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+from inf_stream.server.engines import EngineMaker, SessionOptions
+
+Timer: TypeAlias = Callable[[str, float], None]
+"""Told the name of each step of an engine and the seconds it took, on the engine's thread."""
+
+
+class LazyEngine:
+    """An engine that is made at its first step, on the thread of its steps (`SteppedEngine`).
+
+    Until then its options can be changed. A step whose engine cannot be made raises what `EngineMaker.make` raised.
+    """
+
+    def __init__(self, maker: EngineMaker, options: SessionOptions, timer: Timer):
+        self.options = options
+        self._maker, self._timer = maker, timer
+        self._engine: SteppedEngine | None = None
+
+    def configure(self, options: SessionOptions) -> None:
+        """Change the options of an engine that is not made yet.
+
+        Raises:
+            InfStreamError: see `EngineMaker.check`.
+        """
+        self._maker.check(options)
+        self.options = options
+
+    @property
+    def frames_per_step(self) -> int:
+        """As the engine's; one before there is any."""
+        return 1 if self._engine is None else self._engine.frames_per_step
+
+    @property
+    def characters_per_step(self) -> int:
+        """As every engine's of the maker."""
+        return self._maker.characters_per_step
+
+    def ingest_frames(self, frames: Sequence[Frame]) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.ingest_frames(frames)
+        self._timer("frames", time.monotonic() - began_s)
+
+    def ingest_text(self, text: str, at_ns: int) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.ingest_text(text, at_ns)
+        self._timer("text", time.monotonic() - began_s)
+
+    def begin_answer(self, question: Question) -> None:
+        """As the engine's."""
+        engine, began_s = self._made(), time.monotonic()
+        engine.begin_answer(question)
+        self._timer("question", time.monotonic() - began_s)
+
+    def step_answer(self) -> AnswerStep:
+        """As the engine's."""
+        began_s = time.monotonic()
+        step = self._made().step_answer()
+        self._timer("token", time.monotonic() - began_s)
+        return step
+
+    def end_answer(self) -> int:
+        """As the engine's."""
+        return self._made().end_answer()
+
+    def stats(self) -> dict[str, float | int | str]:
+        """As the engine's; nothing before there is any."""
+        return {} if self._engine is None else self._engine.stats()
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """As the engine's."""
+        return () if self._engine is None else self._engine.evidence()
+
+    def _made(self) -> SteppedEngine:
+        if self._engine is None:
+            self._engine = self._maker.make(self.options)
+        return self._engine
