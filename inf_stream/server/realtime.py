@@ -194,6 +194,7 @@ class RealtimeAdapter:
 
     def _create_response(self, event: Mapping[str, Any]) -> Sequence[Reply]:
         given = as_object(event.get("response") or {}, "response")
+        self._config = self._config.ignoring(given)
         metadata = parse_metadata(given.get("metadata"))
         is_aside = self._parse_conversation(given.get("conversation"))
         if not is_aside and self._writing is not None:

@@ -24,6 +24,7 @@ _HIGHEST_BUDGET = 1 << 40
 _MOST_METADATA, _KEY_CHARACTERS, _VALUE_CHARACTERS = 16, 64, 512
 _TEXT_ONLY = {"audio", "include", "parallel_tool_calls", "prompt", "reasoning", "tool_choice", "tools", "tracing"}
 """Fields of the protocol that a text answerer without tools has no use for: taken, and named in `ignored`."""
+_RESPONSE_FIELDS = {"conversation", "input", "instructions", "max_output_tokens", "metadata", "output_modalities"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,20 @@ class RealtimeConfig:
                     if value:
                         ignored.add(key)
         return dataclasses.replace(self, **changes, ignored=sorted(ignored))
+
+    def ignoring(self, response: Mapping[str, Any]) -> "RealtimeConfig":
+        """With what a `response.create` asks for that a text server has no use for.
+
+        Raises:
+            MessageError: it has a field that the protocol does not know.
+        """
+        ignored = set(self.ignored)
+        for key, value in response.items():
+            if key in _TEXT_ONLY:
+                ignored |= {f"response.{key}"} if value else set()
+            elif key not in _RESPONSE_FIELDS:
+                raise MessageError(f"'response.{key}' is unknown", code="unknown_parameter", param=f"response.{key}")
+        return dataclasses.replace(self, ignored=sorted(ignored))
 
     def options(self) -> SessionOptions:
         """For the session's engine."""

@@ -389,6 +389,7 @@ def test_an_aside_without_input_asks_what_waits_and_leaves_it_waiting(client: Cl
         (7, "response"),
         ({"conversation": "theirs"}, "response.conversation"),
         ({"conversation": {}}, "response.conversation"),
+        ({"colour": "red"}, "response.colour"),
         ({"metadata": []}, "response.metadata"),
         ({"metadata": {"k": 5}}, "response.metadata.k"),
         ({"metadata": {"k": "v" * 513}}, "response.metadata.k"),
@@ -406,6 +407,11 @@ def test_an_aside_without_input_asks_what_waits_and_leaves_it_waiting(client: Cl
 def test_a_bad_response_is_refused_by_field(client: Client, response: Any, param: str) -> None:
     assert client.fails("response.create", response=response)[1] == param
     assert not client.session.asked
+
+
+def test_tools_of_one_response_are_named_as_ignored(client: Client) -> None:
+    client.asks(tools=[{"type": "function", "name": "f"}], tool_choice="auto", audio=None)
+    assert client.updates()["inf_stream"]["ignored"] == ["response.tool_choice", "response.tools"]
 
 
 def test_a_closed_session_refuses_in_one_error(client: Client) -> None:
