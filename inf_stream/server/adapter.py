@@ -26,15 +26,7 @@ class TakeFrames:
     tag: Any
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """Close the connection with this code, after all that was sent before."""
-
-    code: int
-    reason: str
-
-
-Reply: TypeAlias = Message | TakeFrames | HangUp
+Reply: TypeAlias = Message | TakeFrames
 
 
 @runtime_checkable

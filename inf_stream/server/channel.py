@@ -5,12 +5,13 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
-from inf_stream.server.adapter import Adapter, HangUp, Message, Reply, TakeFrames
+from inf_stream.server.adapter import Adapter, Message, Reply, TakeFrames
 from inf_stream.server.hub import Hub
 from inf_stream.server.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
 from inf_stream.server.messages import MessageError
@@ -20,6 +21,14 @@ from inf_stream.server.watches import WatchLimits, Watchman
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 """Close codes of WebSocket connections (RFC 6455, section 7.4.1; 1013 from its registry)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the connection with this code, after all that was sent before."""
+
+    code: int
+    reason: str
 
 
 @runtime_checkable
@@ -134,11 +143,8 @@ class Channel:
             assert not isinstance(reply, TakeFrames), "frames come from clients alone"
             self._say(reply)
 
-    def _say(self, reply: Message | HangUp) -> None:
-        if isinstance(reply, HangUp):
-            self.stop(reply.code, reply.reason)
-            return
-        self.outbox.put(self._coded(reply, self.outbox.last_number + 1))
+    def _say(self, message: Message) -> None:
+        self.outbox.put(self._coded(message, self.outbox.last_number + 1))
         if self.outbox.overflowed:
             reason = f"more than {self._limits.queue_messages} messages wait to be read"
             self.stop(POLICY, reason)

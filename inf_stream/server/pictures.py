@@ -20,6 +20,8 @@ from inf_stream.sources.shaping import Shaper
 _DEMUXERS = {"jpeg": "jpeg_pipe", "png": "png_pipe", "webp": "webp_pipe"}
 _SQUARE = Fraction(1)
 _LARGEST_WEBP = 1 << 14
+_ROUNDING = 256
+"""FFmpeg rounds width and height up before it compares them with its limit."""
 _DATA_URI = "data:image/"
 _BASE64 = ";base64,"
 
@@ -59,20 +61,7 @@ def count_pixels(data: bytes, most_pixels: int) -> int:
     Raises:
         PictureError: it is of another kind, has a damaged header, is cut short, or has too many.
     """
-    kind = _kind(data)
-    size = _webp_size(data) if kind == "webp" else read_header(data).size
-    if kind is None:
-        raise PictureError("the image is neither JPEG, PNG nor WebP; send one of these")
-    if size is None or 0 in size:
-        raise PictureError("the image's header is damaged")
-    width, height = size
-    if width * height > most_pixels:
-        raise PictureError(
-            f"the image has {width} x {height} pixels; at most {most_pixels} are taken: scale it down",
-            code="image_too_large",
-        )
-    if lacks_end(data):
-        raise PictureError("the image is cut short")
+    width, height = _measure(data, most_pixels)
     return width * height
 
 
@@ -96,14 +85,14 @@ class PictureDecoder:
         Raises:
             PictureError: see `count_pixels`; or it turns out to be damaged, or larger than its header says.
         """
-        count_pixels(data, self._most_pixels)
+        width, height = _measure(data, self._most_pixels)
         kind = _kind(data)
-        assert kind is not None, "counted"
+        assert kind is not None, "measured"
         if not hasattr(self._of_thread, "shaper"):
             self._of_thread.shaper = Shaper()
         shaper: Shaper = self._of_thread.shaper
         try:
-            frame = self._first_frame(data, _DEMUXERS[kind])
+            frame = _first_frame(data, _DEMUXERS[kind], (width + _ROUNDING) * (height + _ROUNDING))
             if frame.width * frame.height > self._most_pixels:
                 raise PictureError("the image is larger than its header says", code="image_too_large")
             orientation = read_header(data).orientation
@@ -116,17 +105,36 @@ class PictureDecoder:
         """End the threads."""
         self.pool.shutdown()
 
-    def _first_frame(self, data: bytes, demuxer: str) -> av.VideoFrame:
-        limit = {"max_pixels": str(self._most_pixels)}
-        with av.open(io.BytesIO(data), "r", format=demuxer, options=limit, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise PictureError("the image is damaged")
-            stream = container.streams.video[0]
-            stream.codec_context.options = limit
-            frame: av.VideoFrame | None = next(container.decode(stream), None)
-        if frame is None:
+
+def _first_frame(data: bytes, demuxer: str, most_pixels: int) -> av.VideoFrame:
+    limit = {"max_pixels": str(most_pixels)}
+    with av.open(io.BytesIO(data), "r", format=demuxer, options=limit, metadata_errors="replace") as container:
+        if not container.streams.video:
             raise PictureError("the image is damaged")
-        return frame
+        stream = container.streams.video[0]
+        stream.codec_context.options = limit
+        frame: av.VideoFrame | None = next(container.decode(stream), None)
+    if frame is None:
+        raise PictureError("the image is damaged")
+    return frame
+
+
+def _measure(data: bytes, most_pixels: int) -> tuple[int, int]:
+    kind = _kind(data)
+    size = _webp_size(data) if kind == "webp" else read_header(data).size
+    if kind is None:
+        raise PictureError("the image is neither JPEG, PNG nor WebP; send one of these")
+    if size is None or 0 in size:
+        raise PictureError("the image's header is damaged")
+    width, height = size
+    if width * height > most_pixels:
+        raise PictureError(
+            f"the image has {width} x {height} pixels; at most {most_pixels} are taken: scale it down",
+            code="image_too_large",
+        )
+    if lacks_end(data):
+        raise PictureError("the image is cut short")
+    return width, height
 
 
 def _kind(data: bytes) -> str | None:

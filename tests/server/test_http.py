@@ -188,6 +188,15 @@ def test_a_body_that_is_no_json_or_too_long_or_too_slow() -> None:
     run_clean(main())
 
 
+def test_images_of_one_request_are_small_together() -> None:
+    async def main() -> None:
+        async with serving(frame_pixels=16 * 12 * 2) as server, client_of(server) as client:
+            with pytest.raises(openai.BadRequestError, match="more than 384 pixels together"):
+                await client.chat.completions.create(model="any", messages=[user(*[IMAGE] * 3, "?")])
+
+    run_clean(main())
+
+
 def test_too_many_sessions_are_told_when_to_come_back() -> None:
     async def main() -> None:
         async with serving(sessions=1) as server, client_of(server) as client, streaming(server) as first:

@@ -43,6 +43,18 @@ def test_a_lossless_and_a_lossy_webp_tell_their_size() -> None:
         assert count_pixels(data, MOST) == 33 * 21
 
 
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(("width", "height"), [(16, 12), (1, 1), (333, 300), (2, 4000)])
+def test_a_picture_of_just_as_many_pixels_as_are_allowed_is_taken(kind: str, width: int, height: int) -> None:
+    data = picture(kind, width, height)
+    exact = PictureDecoder(None, width * height)
+    assert exact.decode(data).shape == (height, width, 3)
+    exact.close()
+    if width * height > 1:
+        with pytest.raises(PictureError, match=f"at most {width * height - 1} are taken"):
+            count_pixels(data, width * height - 1)
+
+
 def test_pictures_come_in_the_size_the_model_asks_for() -> None:
     decoder = PictureDecoder(lambda width, height: (8, 6), MOST)
     assert decoder.decode(picture(".png", 64, 48)).shape == (6, 8, 3)

@@ -142,6 +142,24 @@ def test_items_are_retrieved_truncated_and_deleted() -> None:
     run_clean(main())
 
 
+def test_images_of_one_message_are_small_together() -> None:
+    async def main() -> None:
+        maker = ListMaker()
+        async with serving(maker, frame_pixels=16 * 12 * 2) as server, connected(server) as connection:
+            item = image_item()
+            item["content"] *= 3
+            await connection.conversation.item.create(item=item)
+            assert (await until(connection, "error"))[-1].error.code == "image_too_large"
+            item["content"] = item["content"][:2]
+            await connection.conversation.item.create(item=item)
+            await until(connection, "conversation.item.done")
+            await connection.session.update(session={"type": "realtime"})
+            stats = (await until(connection, "session.updated"))[-1].session.inf_stream["stats"]
+            assert (stats["frames"]["received"], stats["frames"]["error"]) == (5, 3)
+
+    run_clean(main())
+
+
 def test_keys_are_asked_for() -> None:
     async def main() -> None:
         async with serving(keys=("another-key-of-many-characters",)) as server:
