@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from inf_stream.server.outbox import Outbox
 from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixels
 from inf_stream.server.watches import WatchLimits, Watchman
 
+_LOG = logging.getLogger(__name__)
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 """Close codes of WebSocket connections (RFC 6455, section 7.4.1; 1013 from its registry)."""
 
@@ -51,6 +53,7 @@ class Channel:
         hub: where the session is opened.
         decoder: of the client's images.
         make_adapter: the protocol.
+        tasks: where messages that are being taken in are noted; they outlive their connection.
         on_closed: called once, when the session has closed.
 
     Raises:
@@ -62,6 +65,7 @@ class Channel:
         hub: Hub,
         decoder: PictureDecoder,
         make_adapter: MakeAdapter,
+        tasks: "set[asyncio.Task[None]]",
         on_closed: Callable[["Channel"], None] = lambda _channel: None,
     ):
         settings: Settings = hub.settings
@@ -73,6 +77,7 @@ class Channel:
         self.is_closed = False
         self.heard_s = time.monotonic()
         self._limits, self._decoder, self._on_closed = limits, decoder, on_closed
+        self._tasks, self._turn = tasks, asyncio.Lock()
         self._sees = hub.maker.sees
         watches = WatchLimits(limits.watches, limits.watch_interval_s, limits.text_characters)
         self.watchman = Watchman(watches)
@@ -130,13 +135,31 @@ class Channel:
     # ---- messages ----------------------------------------------------------------------------------
 
     async def receive(self, data: str | bytes) -> None:
-        """Take in one message of the client; returns when its images are decoded."""
+        """Take in one message of the client; returns when its images are decoded.
+
+        What has come is taken in to its end, although the connection may be lost meanwhile. A message that breaks the
+        server breaks its session, and nothing else.
+        """
         self.heard_s = time.monotonic()
-        for reply in self.adapter.received(data):
-            if isinstance(reply, TakeFrames):
-                await self._take_frames(reply)
-            else:
-                self._say(reply)
+        task = asyncio.create_task(self._take_in(data))
+        self._tasks.add(task)
+        task.add_done_callback(self._taken_in)
+        await asyncio.shield(task)
+
+    async def _take_in(self, data: str | bytes) -> None:
+        async with self._turn:
+            for reply in self.adapter.received(data):
+                if isinstance(reply, TakeFrames):
+                    await self._take_frames(reply)
+                else:
+                    self._say(reply)
+
+    def _taken_in(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _LOG.error("session=%s event=broken", self.session.id, exc_info=error)
+            self._cut_off(INTERNAL, "the server failed; its log says more")
 
     def _say_all(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
@@ -146,10 +169,7 @@ class Channel:
     def _say(self, message: Message) -> None:
         self.outbox.put(self._coded(message, self.outbox.last_number + 1))
         if self.outbox.overflowed:
-            reason = f"more than {self._limits.queue_messages} messages wait to be read"
-            self.stop(POLICY, reason)
-            if self._connection is not None:
-                self._connection.cut(POLICY, reason)
+            self._cut_off(POLICY, f"more than {self._limits.queue_messages} messages wait to be read")
         self.wake.set()
 
     def _coded(self, message: Message, number: int) -> str:
@@ -226,6 +246,11 @@ class Channel:
         self.hang_up = self.hang_up or HangUp(code, reason)
         self.session.stop()
         self.wake.set()
+
+    def _cut_off(self, code: int, reason: str) -> None:
+        self.stop(code, reason)
+        if self._connection is not None:
+            self._connection.cut(code, reason)
 
     def _closed(self) -> None:
         if not self.session.was_ended:

@@ -1,5 +1,6 @@
 """All channels of a server: opened, found again by their handle, ended together."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ class Channels:
     def __init__(self, hub: Hub, decoder: PictureDecoder, on_closed: Callable[[Channel], None] = lambda _channel: None):
         self._hub, self._decoder, self._on_closed = hub, decoder, on_closed
         self._channels: dict[str, Channel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(list(self._channels.values()))
@@ -38,7 +40,7 @@ class Channels:
         Raises:
             AdmissionError: no further session now.
         """
-        channel = Channel(self._hub, self._decoder, make_adapter, self._closed)
+        channel = Channel(self._hub, self._decoder, make_adapter, self._tasks, self._closed)
         self._channels[channel.handle] = channel
         _LOG.info("session=%s event=opened sessions=%d", channel.session.id, self._hub.admission.sessions)
         return channel
@@ -66,6 +68,7 @@ class Channels:
         for channel in self:
             channel.end(GOING_AWAY, "the server stops")
         await self._hub.close(patience_s)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _closed(self, channel: Channel) -> None:
         self._channels.pop(channel.handle, None)

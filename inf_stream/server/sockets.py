@@ -50,7 +50,6 @@ class SocketConnection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._report(reading)
             channel.detach(self, lost=is_lost)
             if self._cut is not None:
                 await self._close(*self._cut)
@@ -61,14 +60,6 @@ class SocketConnection:
         transport = self._transport
         if isinstance(transport, asyncio.Transport) and (self._cut is not None or transport.get_write_buffer_size()):
             transport.abort()
-
-    def _report(self, reading: "asyncio.Task[None]") -> None:
-        """A message that broke the server breaks its session, and nothing else."""
-        error = None if reading.cancelled() else reading.exception()
-        if error is not None and not isinstance(error, ConnectionError):
-            _LOG.error("session %s: a message could not be handled", self._channel.session.id, exc_info=error)
-            self._channel.stop(INTERNAL, "the server failed; its log says more")
-            self.cut(INTERNAL, "the server failed; its log says more")
 
     async def _read(self) -> None:
         async for message in self._socket:
@@ -81,17 +72,17 @@ class SocketConnection:
         channel = self._channel
         for text in greeting:
             await self._socket.send_str(text)
-        while True:
+        while not self._is_cut.is_set():  # from then on, what waits is for another connection
             waiting = channel.outbox.take()
             if waiting is not None:
                 await self._socket.send_str(waiting)
             elif channel.is_closed:
-                break
+                assert channel.hang_up is not None, "a closed channel says why"
+                await self._close(channel.hang_up.code, channel.hang_up.reason)
+                return
             else:
                 channel.wake.clear()
                 await channel.wake.wait()
-        assert channel.hang_up is not None, "a closed channel says why"
-        await self._close(channel.hang_up.code, channel.hang_up.reason)
 
     async def _close(self, code: int, reason: str) -> None:
         """As well as a client that may not read lets one; in a task of its own, which aiohttp may cancel at will."""

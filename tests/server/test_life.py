@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import struct
+import threading
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
 from inf_stream.server.access import Access
+from inf_stream.server.pictures import PictureDecoder
 from inf_stream.server.running import RunningServer, running_server
 from inf_stream.server.stream import StreamAdapter
 
@@ -130,6 +132,55 @@ def test_a_second_connection_takes_the_session_over() -> None:
                 assert (await client.closed())[0] == 1001
                 await second.say("stats")
                 assert (await second.until("stats"))["seq"] == 2
+
+    run_clean(main())
+
+
+def test_nothing_is_lost_to_the_connection_that_is_left() -> None:
+    """What waits when a second connection takes over is for that one alone, although the first was not lost."""
+
+    async def main() -> None:
+        async with serving() as server, streaming(server) as client:
+            handle = (await client.next())["handle"]
+            for _ in range(5):
+                await client.say("stats")
+                await client.until("stats")
+            async with streaming(server, f"?resume={handle}&after=1") as second:
+                assert [(await second.next())["seq"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+
+    run_clean(main())
+
+
+def test_a_frame_that_has_come_has_its_outcome_although_its_connection_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoding, gate = threading.Event(), threading.Event()
+    decode = PictureDecoder.decode
+
+    def slow(self: PictureDecoder, data: bytes) -> Any:
+        if not decoding.is_set():
+            decoding.set()
+            assert gate.wait(20)
+        return decode(self, data)
+
+    monkeypatch.setattr(PictureDecoder, "decode", slow)
+
+    async def main() -> None:
+        maker = ListMaker()
+        async with serving(maker) as server:
+            async with streaming(server) as client:
+                handle = (await client.next())["handle"]
+                await client.frame(picture())
+                while not decoding.is_set():
+                    await asyncio.sleep(0.002)
+                break_off(client)
+            async with streaming(server, f"?resume={handle}&after=1") as again:
+                await again.next()
+                await again.frame(picture(grey=20))
+                await asyncio.sleep(0.2)
+                gate.set()
+                assert await again.outcomes(2) == {0: ("accepted", None), 1: ("accepted", None)}
+        assert maker.made[0].memory[0] == "frames 0", "in the order they came, over both connections"
 
     run_clean(main())
 
