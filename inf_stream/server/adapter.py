@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.events import Question
-from inf_stream.server.engines import SessionOptions
+from inf_stream.server.engines import Memory, SessionOptions
 from inf_stream.server.live_session import SessionEvent
 from inf_stream.server.messages import MessageError
 from inf_stream.server.watches import Alert
@@ -63,6 +63,11 @@ class Session(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes."""
+        ...
+
+    @property
+    def memory(self) -> Memory | None:
+        """Which seconds of the stream are kept; None before the first frame."""
         ...
 
 

@@ -1,12 +1,16 @@
 """Engines of many sessions on one model: the weights are loaded once, each session has its own cache."""
 
 import dataclasses
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
+from inf_stream.app.memory_map import kept_in, memory_map
+from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import BudgetError
-from inf_stream.base.events import Question
+from inf_stream.base.events import Frame, Question
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
 from inf_stream.engine.build import build_engine
@@ -192,17 +196,51 @@ class SharedModel:
         return self._settings.archive.host_mib << 20 if self._policy.bounded else 0
 
 
+Memory: TypeAlias = dict[str, float | int | list[float]]
+"""Which seconds of a stream are kept: `from_s`, `width_s`, `kept` (tokens in each stretch of that width, averaged over
+the layers), `tokens_kept`, and `most_tokens`, more than which there never are."""
+
+_MEMORY_BINS = 240
+_MEMORY_EVERY_S = 1.0
+
+
 class UsageEngine(ForwardingEngine):
-    """An engine whose `stats` also say what its latest answer was given.
+    """An engine whose `stats` also say what its latest answer was given, and which tells what is kept.
 
     `input_tokens` were in the cache when the answer began, its question included; of them `cached_tokens` before the
     question came, and `image_tokens` belong to frames.
+
+    Attributes:
+        memory: which seconds are kept, a second old at most while frames come; replaced as a whole, so that any
+            thread may read it. None before the first frame.
     """
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic):
         super().__init__(engine)
-        self._cache = engine.cache
+        self.memory: Memory | None = None
+        self._cache, self._clock_s = engine.cache, clock_s
         self._usage: dict[str, float | int | str] = {}
+        self._looked_s: float | None = None
+
+    def ingest_frames(self, frames: Sequence[Frame]) -> None:
+        """As the engine's."""
+        super().ingest_frames(frames)
+        now_s = self._clock_s()
+        if self._looked_s is None or now_s - self._looked_s >= _MEMORY_EVERY_S:
+            self._looked_s = now_s
+            self.memory = self._look()
+
+    def _look(self) -> Memory:
+        kept = kept_in(self._cache)
+        # A stream of one frame has no extent yet; it is laid out by seconds all the same.
+        drawn = memory_map(dataclasses.replace(kept, index=kept.times_ns // NS_PER_S), most_bins=_MEMORY_BINS)
+        return {
+            "from_s": float(drawn.edges[0]),
+            "width_s": float(drawn.edges[1] - drawn.edges[0]),
+            "kept": [round(float(tokens), 2) for tokens in drawn.tokens.mean(axis=0)],
+            "tokens_kept": kept.tokens,
+            "most_tokens": self._cache.capacity_tokens,
+        }
 
     def begin_answer(self, question: Question) -> None:
         """As the engine's."""

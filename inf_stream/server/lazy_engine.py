@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from inf_stream.base.events import Evidence, Frame, Question
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
-from inf_stream.server.engines import EngineMaker, SessionOptions
+from inf_stream.server.engines import EngineMaker, Memory, SessionOptions, UsageEngine
 
 Timer: TypeAlias = Callable[[str, float], None]
 """Told the name of each step of an engine and the seconds it took, on the engine's thread."""
@@ -70,6 +70,11 @@ class LazyEngine:
     def end_answer(self) -> int:
         """As the engine's."""
         return self._made().end_answer()
+
+    @property
+    def memory(self) -> Memory | None:
+        """Which seconds of the stream are kept, if the engine tells; for any thread."""
+        return self._engine.memory if isinstance(self._engine, UsageEngine) else None
 
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's; nothing before there is any."""

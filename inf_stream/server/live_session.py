@@ -23,7 +23,7 @@ from inf_stream.base.events import (
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
-from inf_stream.server.engines import SessionOptions
+from inf_stream.server.engines import Memory, SessionOptions
 from inf_stream.server.lazy_engine import LazyEngine
 from inf_stream.server.pace import RateLimit, StreamClock
 from inf_stream.server.worker import Lane
@@ -223,6 +223,11 @@ class LiveSession:
     def frames_waiting(self) -> int:
         """Frames whose outcome is open."""
         return len(self._frames)
+
+    @property
+    def memory(self) -> Memory | None:
+        """Which seconds of the stream are kept."""
+        return self._engine.memory
 
     def stats(self) -> dict[str, Any]:
         """Counts of the session and, as of its latest answer, of its engine."""

@@ -177,7 +177,7 @@ class StreamAdapter:
         return [{"type": "unwatched", "id": watch_id}]
 
     def _stats(self, _message: Mapping[str, Any]) -> Sequence[Reply]:
-        return [{"type": "stats", **self._session.stats()}]
+        return [{"type": "stats", **self._session.stats(), "memory": self._session.memory}]
 
 
 def _answer(event: AnswerFinished) -> dict[str, Any]:

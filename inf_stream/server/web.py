@@ -20,6 +20,7 @@ from inf_stream.server.admission import AdmissionError
 from inf_stream.server.channel import Channel, MakeAdapter
 from inf_stream.server.channels import Channels
 from inf_stream.server.chat import ChatAnswer, parse_chat, server_sent
+from inf_stream.server.files import FOLDER, Page, is_page
 from inf_stream.server.hub import Hub
 from inf_stream.server.limits import ClientLimits
 from inf_stream.server.messages import MessageError, parse_object
@@ -68,6 +69,9 @@ class WebServer:
             return await self._guard(request, handler)
 
         app = web.Application(middlewares=[guard], client_max_size=self._settings.message_bytes)
+        page = Page()
+        app.router.add_get("/", page.index)
+        app.router.add_get(f"{FOLDER}{{name}}", page.file)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics_text)
         app.router.add_get("/v1/models", self._models)
@@ -90,7 +94,8 @@ class WebServer:
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         if not self._access.welcomes(request.headers):
             return error_response(403, "web pages of this origin may not use this server", "origin_not_allowed")
-        if request.path != "/health" and not self._access.admits(request.headers):
+        is_open = request.path == "/health" or is_page(request.path)
+        if not is_open and not self._access.admits(request.headers):
             response = error_response(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response

@@ -102,7 +102,7 @@ def test_watches_are_set_and_taken_away(client: Client) -> None:
 
 
 def test_statistics_and_warnings(client: Client) -> None:
-    assert client.says("stats") == [{"type": "stats", "frames": {"received": 0}}]
+    assert client.says("stats") == [{"type": "stats", "frames": {"received": 0}, "memory": None}]
     assert client.adapter.emitted(Warned("careful", 0)) == [{"type": "warning", "message": "careful", "at_s": 0.0}]
 
 

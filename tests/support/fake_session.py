@@ -14,7 +14,7 @@ from inf_stream.base.events import (
     Question,
 )
 from inf_stream.server.adapter import Adapter, Message, Reply, TakeFrames
-from inf_stream.server.engines import SessionOptions
+from inf_stream.server.engines import Memory, SessionOptions
 from inf_stream.server.limits import ClientLimits
 from inf_stream.server.watches import WatchLimits
 
@@ -41,6 +41,7 @@ class FakeSession:
         self.asked: list[tuple[Question, bool]] = []
         self.cancelled: list[str] = []
         self.is_closed = False
+        self.memory: Memory | None = None
         self._made = 0
 
     def configure(self, options: SessionOptions) -> None:
