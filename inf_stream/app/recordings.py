@@ -1,11 +1,10 @@
 """Recordings on the command line: `--record FOLDER`, and a recording in place of a video."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from inf_stream.base.config import Settings, settings_from_mapping
+from inf_stream.base.config import Settings, kept_settings, settings_from_mapping
 from inf_stream.base.errors import ConfigError
 from inf_stream.session.loop import Observer
 from inf_stream.session.replay import StepRecorder
@@ -48,6 +47,6 @@ def recorded(folder: Path | None, settings: Settings, warn: Callable[[str], None
     if folder is None:
         yield None
         return
-    about = {"settings": dataclasses.asdict(settings)}
+    about = {"settings": kept_settings(settings)}
     with Recorder(folder, LIMIT_BYTES, warn, about) as recorder:
         yield StepRecorder(recorder.record)

@@ -1,6 +1,5 @@
 """Sessions that outlive the process: snapshots while a stream runs, and going on from one."""
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from inf_stream.app.outputs import require_writable
 from inf_stream.base.clock import NS_PER_S, format_clock, nanoseconds
-from inf_stream.base.config import Settings, settings_from_mapping
+from inf_stream.base.config import Settings, kept_settings, settings_from_mapping
 from inf_stream.base.errors import ConfigError, StateError
 from inf_stream.base.events import Frame
 from inf_stream.base.state import State, read_facts, read_state, write_state
@@ -274,7 +273,7 @@ def kept(
         yield engine
         return
     facts = {
-        "settings": dataclasses.asdict(settings),
+        "settings": kept_settings(settings),
         "video": identity(video),
         "frame_numbers": past.frames if past is not None else 0,
     }

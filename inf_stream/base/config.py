@@ -209,6 +209,11 @@ def settings_from_mapping(values: Mapping[str, Any], where: str = "configuration
     return Settings(**made)
 
 
+def kept_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as `settings_from_mapping` takes them, for files that others may get: nothing of a server's keys."""
+    return {name: table for name, table in dataclasses.asdict(settings).items() if name != "server"}
+
+
 def load_settings(path: Path) -> Settings:
     """Read a TOML file.
 

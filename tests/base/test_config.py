@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from inf_stream.base.config import (
     AnswerSettings,
+    ServerSettings,
     Settings,
     build,
+    kept_settings,
     load_settings,
     nearest,
     setting,
@@ -225,3 +227,10 @@ def test_file_with_an_unknown_key_is_named(tmp_path: Path) -> None:
     path.write_text("[cache]\nbudget_tokens = 'many'\n")
     with pytest.raises(ConfigError, match=r"run.toml': cache.budget_tokens is 'many'; an int is expected"):
         load_settings(path)
+
+
+def test_files_of_a_run_say_nothing_of_a_servers_keys() -> None:
+    settings = Settings(answer=AnswerSettings(max_tokens=7), server=ServerSettings(keys_file="/secret/keys"))
+    kept = kept_settings(settings)
+    assert "secret" not in json.dumps(kept)
+    assert settings_from_mapping(kept) == Settings(answer=AnswerSettings(max_tokens=7))
