@@ -62,7 +62,7 @@ async def _serve(
                 loop.add_signal_handler(number, interrupt, number)
         room = server.hub.admission.most_sessions
         screen.note(
-            f"{maker.name} at {server.address}/v1, for {room} session{'s' if room > 1 else ''} of "
+            f"{maker.name} at {server.address}/ (a page) and /v1, for {room} session{'s' if room > 1 else ''} of "
             f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
         )
         await ending.wait()

@@ -76,7 +76,8 @@ def test_it_serves_a_real_model_and_sigterm_lets_the_answer_end(model: Path) -> 
         try:
             line = server.stderr.readline()
             found = re.fullmatch(
-                r"(\S+) at (http://127\.0\.0\.1:\d+)/v1, for 4 sessions of .* without any key; .*\n", line
+                r"(\S+) at (http://127\.0\.0\.1:\d+)/ \(a page\) and /v1, for 4 sessions of .* without any key; .*\n",
+                line,
             )
             assert found is not None, line
             assert found[1] == model.name, "clients see no path"
