@@ -9,14 +9,14 @@ from aiohttp import web
 
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
-from inf_stream.server.access import Access
-from inf_stream.server.channels import Channels
-from inf_stream.server.doorkeeper import Doorkeeper
-from inf_stream.server.engines import EngineMaker
-from inf_stream.server.hub import Hub
-from inf_stream.server.metrics import Metrics
-from inf_stream.server.pictures import PictureDecoder
-from inf_stream.server.web import WebServer
+from inf_stream.server.connections.channels import Channels
+from inf_stream.server.protocols.pictures import PictureDecoder
+from inf_stream.server.sessions.engines import EngineMaker
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.web.access import Access
+from inf_stream.server.web.application import WebServer
+from inf_stream.server.web.doorkeeper import Doorkeeper
+from inf_stream.server.web.metrics import Metrics
 
 _SHUTDOWN_S = 3.0
 """What is left of requests after their sessions have ended gets this long."""

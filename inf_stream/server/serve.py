@@ -10,11 +10,11 @@ from inf_stream.app.loading import check_settings, load_shown_weights, require_s
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import BudgetError
-from inf_stream.server.access import Access, read_keys, require_safe_place
-from inf_stream.server.admission import Admission
-from inf_stream.server.engines import EngineMaker, SharedModel
 from inf_stream.server.running import running_server
-from inf_stream.server.tls import tls_context
+from inf_stream.server.sessions.admission import Admission
+from inf_stream.server.sessions.engines import EngineMaker, SharedModel
+from inf_stream.server.web.access import Access, read_keys, require_safe_place
+from inf_stream.server.web.tls import tls_context
 
 _MIB = 1 << 20
 

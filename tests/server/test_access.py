@@ -7,7 +7,7 @@ import pytest
 
 from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
-from inf_stream.server.access import KEYS_VARIABLE, Access, is_loopback, read_keys, require_safe_place
+from inf_stream.server.web.access import KEYS_VARIABLE, Access, is_loopback, read_keys, require_safe_place
 
 ONE, TWO = "first-key-of-many-characters", "second-key-of-many-characters"
 

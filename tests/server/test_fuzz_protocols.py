@@ -15,11 +15,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from inf_stream.base.events import FinishReason
-from inf_stream.server.adapter import Adapter, TakeFrames
-from inf_stream.server.messages import MessageError
-from inf_stream.server.realtime import _ON_EVENT, RealtimeAdapter
-from inf_stream.server.stream import _ON_MESSAGE, StreamAdapter
-from inf_stream.server.watches import Watchman
+from inf_stream.server.protocols.adapter import Adapter, TakeFrames
+from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.realtime import _ON_EVENT, RealtimeAdapter
+from inf_stream.server.protocols.stream import _ON_MESSAGE, StreamAdapter
+from inf_stream.server.protocols.watches import Watchman
 
 ORACLE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 WHOLE: dict[str, Any] = {

@@ -12,10 +12,10 @@ from support.session_engine import ListEngine
 
 from inf_stream.base.errors import BudgetError, SessionError
 from inf_stream.base.events import AnswerFinished, AnswerStarted, FinishReason, SessionClosed
-from inf_stream.server.admission import AdmissionError
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.hub import Hub
-from inf_stream.server.live_session import FrameSettled, LiveSession, SessionEvent
+from inf_stream.server.sessions.admission import AdmissionError
+from inf_stream.server.sessions.engines import SessionOptions
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.sessions.live_session import FrameSettled, LiveSession, SessionEvent
 
 PIXELS = np.zeros((2, 2, 3), dtype=np.uint8)
 

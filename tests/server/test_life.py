@@ -16,10 +16,10 @@ from support.sockets import StreamClient, streaming
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
-from inf_stream.server.access import Access
-from inf_stream.server.pictures import PictureDecoder
+from inf_stream.server.protocols.pictures import PictureDecoder
+from inf_stream.server.protocols.stream import StreamAdapter
 from inf_stream.server.running import RunningServer, running_server
-from inf_stream.server.stream import StreamAdapter
+from inf_stream.server.web.access import Access
 
 
 async def gone(server: RunningServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inf_stream.server.messages import (
+from inf_stream.server.protocols.messages import (
     DEEPEST,
     MessageError,
     as_count,

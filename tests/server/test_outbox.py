@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inf_stream.base.errors import SessionError
-from inf_stream.server import outbox as module
-from inf_stream.server.outbox import Outbox
+from inf_stream.server.connections import outbox as module
+from inf_stream.server.connections.outbox import Outbox
 
 
 def taken(box: Outbox) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from inf_stream.base.errors import SessionError
-from inf_stream.server.pace import RateLimit, StreamClock
+from inf_stream.server.sessions.pace import RateLimit, StreamClock
 
 S = 1_000_000_000
 

@@ -18,10 +18,10 @@ from support.tiny_models import tiny_weights
 
 from inf_stream.base.config import AnswerSettings, CacheSettings, ModelSettings
 from inf_stream.base.events import Frame
-from inf_stream.server import files
-from inf_stream.server.access import Access
-from inf_stream.server.engines import SharedModel, UsageEngine
 from inf_stream.server.running import RunningServer, running_server
+from inf_stream.server.sessions.engines import SharedModel, UsageEngine
+from inf_stream.server.web import files
+from inf_stream.server.web.access import Access
 
 S = 1_000_000_000
 PAGE = Path(files.__file__).parent / "page"

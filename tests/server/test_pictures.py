@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.realtime_clients import data_uri
 from support.serving import picture
 
-from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
+from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
 
 MOST = 100_000
 

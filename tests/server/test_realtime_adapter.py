@@ -12,12 +12,12 @@ from support.realtime_clients import data_uri, image_item, text_item
 from support.serving import picture
 
 from inf_stream.base.events import Evidence, FinishReason, FramesIngested, Warned
-from inf_stream.server.adapter import TakeFrames
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.live_session import FrameSettled
-from inf_stream.server.messages import MessageError
-from inf_stream.server.realtime import RealtimeAdapter
-from inf_stream.server.watches import Alert, Watch, Watchman
+from inf_stream.server.protocols.adapter import TakeFrames
+from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.realtime import RealtimeAdapter
+from inf_stream.server.protocols.watches import Alert, Watch, Watchman
+from inf_stream.server.sessions.engines import SessionOptions
+from inf_stream.server.sessions.live_session import FrameSettled
 
 ORACLE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inf_stream.server.schedule import FairSchedule
+from inf_stream.server.sessions.schedule import FairSchedule
 
 
 def taken(schedule: FairSchedule[str], most: int = 100) -> list[str]:

@@ -14,9 +14,9 @@ from inf_stream.base.events import Frame, Question
 from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.models.weights import LoadedWeights, machine_facts
 from inf_stream.models.weights.placement import CudaFacts
-from inf_stream.server import engines as module
-from inf_stream.server.engines import SessionOptions, SharedModel
-from inf_stream.server.lazy_engine import LazyEngine
+from inf_stream.server.sessions import engines as module
+from inf_stream.server.sessions.engines import SessionOptions, SharedModel
+from inf_stream.server.sessions.lazy_engine import LazyEngine
 
 S = 1_000_000_000
 SETTINGS = Settings(

@@ -12,11 +12,11 @@ from support.sockets import streaming
 
 from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import Evidence, FinishReason, Warned
-from inf_stream.server.adapter import TakeFrames
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.live_session import FrameSettled
-from inf_stream.server.stream import StreamAdapter
-from inf_stream.server.watches import Alert, Watch, Watchman
+from inf_stream.server.protocols.adapter import TakeFrames
+from inf_stream.server.protocols.stream import StreamAdapter
+from inf_stream.server.protocols.watches import Alert, Watch, Watchman
+from inf_stream.server.sessions.engines import SessionOptions
+from inf_stream.server.sessions.live_session import FrameSettled
 
 
 class Client:

@@ -11,9 +11,9 @@ from support.serving import ListMaker, run_clean, server_settings
 
 from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
-from inf_stream.server.access import Access
 from inf_stream.server.running import running_server
-from inf_stream.server.tls import self_signed_certificate, tls_context
+from inf_stream.server.web.access import Access
+from inf_stream.server.web.tls import self_signed_certificate, tls_context
 
 
 def trusting(certificate: bytes) -> ssl.SSLContext:

@@ -10,8 +10,8 @@ from support.session_engine import ListEngine
 
 from inf_stream.base.events import AnswerFinished, FinishReason, Question
 from inf_stream.engine.protocol import AnswerStep
-from inf_stream.server.messages import MessageError
-from inf_stream.server.watches import Alert, Watch, WatchLimits, Watchman, parse_watch
+from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.watches import Alert, Watch, WatchLimits, Watchman, parse_watch
 
 S = 1_000_000_000
 LIMITS = WatchLimits(most=2, least_every_s=1.0, text_characters=20)

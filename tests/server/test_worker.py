@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from inf_stream.server.worker import EngineWorker
+from inf_stream.server.sessions.worker import EngineWorker
 
 
 def test_jobs_run_on_one_thread_in_fair_turns_and_errors_come_back() -> None:

@@ -13,10 +13,10 @@ from inf_stream.base.events import (
     FinishReason,
     Question,
 )
-from inf_stream.server.adapter import Adapter, Message, Reply, TakeFrames
-from inf_stream.server.engines import Memory, SessionOptions
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.watches import WatchLimits
+from inf_stream.server.protocols.adapter import Adapter, Message, Reply, TakeFrames
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.watches import WatchLimits
+from inf_stream.server.sessions.engines import Memory, SessionOptions
 
 WATCH_LIMITS = WatchLimits(most=3, least_every_s=0.5, text_characters=200)
 LIMITS = ClientLimits(
@@ -32,7 +32,7 @@ STATS: dict[str, float | int | str] = {"input_tokens": 40, "cached_tokens": 30, 
 
 
 class FakeSession:
-    """What `inf_stream.server.adapter.Session` asks for."""
+    """What `inf_stream.server.protocols.adapter.Session` asks for."""
 
     def __init__(self) -> None:
         self.id = "sess_fake"

@@ -12,8 +12,8 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from support.serving import ListMaker, picture, server_settings
 
-from inf_stream.server.access import Access
 from inf_stream.server.running import RunningServer, running_server
+from inf_stream.server.web.access import Access
 
 ORACLE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 KEY = "a-key-of-many-characters"

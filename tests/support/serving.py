@@ -14,7 +14,7 @@ from support.session_engine import ListEngine
 from inf_stream.base.config import ServerSettings, Settings, SourceSettings
 from inf_stream.base.errors import BudgetError
 from inf_stream.engine.protocol import SteppedEngine
-from inf_stream.server.engines import SessionOptions
+from inf_stream.server.sessions.engines import SessionOptions
 
 
 class GatedEngine(ListEngine):

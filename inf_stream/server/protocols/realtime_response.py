@@ -6,8 +6,8 @@ from typing import Any
 
 from inf_stream.base.clock import seconds
 from inf_stream.base.events import AnswerFinished, Evidence, FinishReason
-from inf_stream.server.adapter import Message
-from inf_stream.server.realtime_items import Item, assistant_item, new_id
+from inf_stream.server.protocols.adapter import Message
+from inf_stream.server.protocols.realtime_items import Item, assistant_item, new_id
 
 _STATUS = {
     FinishReason.STOP: "completed",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from inf_stream.base.config import Settings
-from inf_stream.server.engines import EngineMaker
-from inf_stream.server.watches import WatchLimits
+from inf_stream.server.protocols.watches import WatchLimits
+from inf_stream.server.sessions.engines import EngineMaker
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,8 @@ from typing import Any
 
 from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, Warned
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.hub import Hub
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.live_session import SessionEvent
-from inf_stream.server.messages import (
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import (
     MessageError,
     as_choice,
     as_count,
@@ -27,8 +24,11 @@ from inf_stream.server.messages import (
     as_text,
     required,
 )
-from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
-from inf_stream.server.realtime_items import new_id
+from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
+from inf_stream.server.protocols.realtime_items import new_id
+from inf_stream.server.sessions.engines import SessionOptions
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.sessions.live_session import SessionEvent
 
 _MOST_MESSAGES, _MOST_PARTS = 256, 64
 _FRAME_INTERVAL_NS = NS_PER_S

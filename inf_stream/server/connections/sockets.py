@@ -6,9 +6,9 @@ import logging
 from aiohttp import WSMsgType, web
 
 from inf_stream.base.errors import InfStreamError, SessionError
-from inf_stream.server.admission import AdmissionError
-from inf_stream.server.channel import INTERNAL, NORMAL, POLICY, TRY_LATER, Channel, MakeAdapter
-from inf_stream.server.channels import Channels
+from inf_stream.server.connections.channel import INTERNAL, NORMAL, POLICY, TRY_LATER, Channel, MakeAdapter
+from inf_stream.server.connections.channels import Channels
+from inf_stream.server.sessions.admission import AdmissionError
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S = 2.0
@@ -17,7 +17,7 @@ _MOST_REASON_BYTES = 123
 
 
 class SocketConnection:
-    """One connection on a channel, from its upgrade to its end (`inf_stream.server.channel.Connection`).
+    """One connection on a channel, from its upgrade to its end (`inf_stream.server.connections.channel.Connection`).
 
     What the client sends is taken in one message after the other: while the images of one are decoded, the next one
     waits in the network, so that nothing piles up here.

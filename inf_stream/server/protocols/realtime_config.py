@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.messages import (
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import (
     MessageError,
     as_choice,
     as_count,
@@ -16,7 +15,8 @@ from inf_stream.server.messages import (
     as_object,
     as_text,
 )
-from inf_stream.server.watches import Watch, WatchLimits, parse_watch
+from inf_stream.server.protocols.watches import Watch, WatchLimits, parse_watch
+from inf_stream.server.sessions.engines import SessionOptions
 
 MOST_OUTPUT_TOKENS = 4096
 """The protocol's own limit of `max_output_tokens`."""

@@ -9,11 +9,9 @@ from typing import Any
 from inf_stream.base.clock import seconds
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, Evidence, Warned
-from inf_stream.server.adapter import Message, Reply, Session, TakeFrames
-from inf_stream.server.engines import SessionOptions
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.live_session import FrameSettled, SessionEvent
-from inf_stream.server.messages import (
+from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import (
     MessageError,
     as_count,
     as_flag,
@@ -22,7 +20,9 @@ from inf_stream.server.messages import (
     parse_object,
     required,
 )
-from inf_stream.server.watches import Alert, Watchman, parse_watch
+from inf_stream.server.protocols.watches import Alert, Watchman, parse_watch
+from inf_stream.server.sessions.engines import SessionOptions
+from inf_stream.server.sessions.live_session import FrameSettled, SessionEvent
 
 _ID_CHARACTERS = 128
 _LONGEST_MS = 1e15
@@ -30,7 +30,7 @@ _HIGHEST_BUDGET = 1 << 40
 
 
 class StreamAdapter:
-    """One client of `/v1/stream` (`inf_stream.server.adapter.Adapter`).
+    """One client of `/v1/stream` (`inf_stream.server.protocols.adapter.Adapter`).
 
     Args:
         session: of this client alone.

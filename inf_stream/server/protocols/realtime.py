@@ -9,20 +9,20 @@ from typing import Any
 
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FinishReason, Question, Warned
-from inf_stream.server.adapter import Message, Reply, Session, TakeFrames
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.live_session import SessionEvent
-from inf_stream.server.messages import MessageError, as_list, as_object, as_text, parse_object, required
-from inf_stream.server.realtime_config import (
+from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import MessageError, as_list, as_object, as_text, parse_object, required
+from inf_stream.server.protocols.realtime_config import (
     RealtimeConfig,
     parse_metadata,
     parse_modalities,
     parse_output_tokens,
     parse_watches,
 )
-from inf_stream.server.realtime_items import MOST_PARTS, Item, ItemStore, join_texts, new_id, parse_item
-from inf_stream.server.realtime_response import Response
-from inf_stream.server.watches import Alert, Watchman
+from inf_stream.server.protocols.realtime_items import MOST_PARTS, Item, ItemStore, join_texts, new_id, parse_item
+from inf_stream.server.protocols.realtime_response import Response
+from inf_stream.server.protocols.watches import Alert, Watchman
+from inf_stream.server.sessions.live_session import SessionEvent
 
 _ID_CHARACTERS = 512
 _REFUSED = "too many questions wait; ask again when one is answered"
@@ -30,7 +30,7 @@ _BROKEN = "the engine failed; the server's log says more"
 
 
 class RealtimeAdapter:
-    """One client of `/v1/realtime` (`inf_stream.server.adapter.Adapter`).
+    """One client of `/v1/realtime` (`inf_stream.server.protocols.adapter.Adapter`).
 
     Texts of the client gather until a response is asked for, and are then the question. Frames go into the stream as
     they come. `conversation: "none"` is an aside: answered out of the memory, without a trace in it.

@@ -23,10 +23,10 @@ from inf_stream.base.events import (
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
-from inf_stream.server.engines import Memory, SessionOptions
-from inf_stream.server.lazy_engine import LazyEngine
-from inf_stream.server.pace import RateLimit, StreamClock
-from inf_stream.server.worker import Lane
+from inf_stream.server.sessions.engines import Memory, SessionOptions
+from inf_stream.server.sessions.lazy_engine import LazyEngine
+from inf_stream.server.sessions.pace import RateLimit, StreamClock
+from inf_stream.server.sessions.worker import Lane
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.loop import SessionLoop
 from inf_stream.session.machine import FAILED, Intake

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 from inf_stream.base.config import Settings
-from inf_stream.server.admission import Admission, AdmissionError
-from inf_stream.server.engines import EngineMaker, SessionOptions
-from inf_stream.server.lazy_engine import LazyEngine, Timer
-from inf_stream.server.live_session import Listener, LiveSession, SessionEvent
-from inf_stream.server.worker import EngineWorker
+from inf_stream.server.sessions.admission import Admission, AdmissionError
+from inf_stream.server.sessions.engines import EngineMaker, SessionOptions
+from inf_stream.server.sessions.lazy_engine import LazyEngine, Timer
+from inf_stream.server.sessions.live_session import Listener, LiveSession, SessionEvent
+from inf_stream.server.sessions.worker import EngineWorker
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.queue import QueueRule
 

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from inf_stream.server.schedule import FairSchedule
+from inf_stream.server.sessions.schedule import FairSchedule
 
 T = TypeVar("T")
 

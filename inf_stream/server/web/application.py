@@ -15,20 +15,20 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from inf_stream.base.errors import InfStreamError
-from inf_stream.server.access import Access
-from inf_stream.server.admission import AdmissionError
-from inf_stream.server.channel import Channel, MakeAdapter
-from inf_stream.server.channels import Channels
-from inf_stream.server.chat import ChatAnswer, parse_chat, server_sent
-from inf_stream.server.files import FOLDER, Page, is_page
-from inf_stream.server.hub import Hub
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.messages import MessageError, parse_object
-from inf_stream.server.metrics import CONTENT_TYPE, Metrics
-from inf_stream.server.pictures import PictureDecoder
-from inf_stream.server.realtime import RealtimeAdapter
-from inf_stream.server.sockets import SocketDoor
-from inf_stream.server.stream import StreamAdapter
+from inf_stream.server.connections.channel import Channel, MakeAdapter
+from inf_stream.server.connections.channels import Channels
+from inf_stream.server.connections.sockets import SocketDoor
+from inf_stream.server.protocols.chat import ChatAnswer, parse_chat, server_sent
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import MessageError, parse_object
+from inf_stream.server.protocols.pictures import PictureDecoder
+from inf_stream.server.protocols.realtime import RealtimeAdapter
+from inf_stream.server.protocols.stream import StreamAdapter
+from inf_stream.server.sessions.admission import AdmissionError
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.web.access import Access
+from inf_stream.server.web.files import FOLDER, Page, is_page
+from inf_stream.server.web.metrics import CONTENT_TYPE, Metrics
 
 _LOG = logging.getLogger(__name__)
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]

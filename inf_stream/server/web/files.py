@@ -23,7 +23,7 @@ class Page:
     """The files, read once."""
 
     def __init__(self) -> None:
-        folder = files("inf_stream.server") / "page"
+        folder = files("inf_stream.server.web") / "page"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if _kind(file.name) is not None}
 
     @property

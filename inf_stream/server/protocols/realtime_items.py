@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inf_stream.server.limits import ClientLimits
-from inf_stream.server.messages import MessageError, as_choice, as_list, as_number, as_object, as_text, required
-from inf_stream.server.pictures import PictureError, from_data_uri
+from inf_stream.server.protocols.limits import ClientLimits
+from inf_stream.server.protocols.messages import (
+    MessageError,
+    as_choice,
+    as_list,
+    as_number,
+    as_object,
+    as_text,
+    required,
+)
+from inf_stream.server.protocols.pictures import PictureError, from_data_uri
 
 MOST_PARTS = 16
 _MOST_ITEMS = 512

@@ -12,13 +12,13 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
-from inf_stream.server.adapter import Adapter, Message, Reply, TakeFrames
-from inf_stream.server.hub import Hub
-from inf_stream.server.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
-from inf_stream.server.messages import MessageError
-from inf_stream.server.outbox import Outbox
-from inf_stream.server.pictures import PictureDecoder, PictureError, count_pixels
-from inf_stream.server.watches import WatchLimits, Watchman
+from inf_stream.server.connections.outbox import Outbox
+from inf_stream.server.protocols.adapter import Adapter, Message, Reply, TakeFrames
+from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels
+from inf_stream.server.protocols.watches import WatchLimits, Watchman
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.sessions.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
 
 _LOG = logging.getLogger(__name__)
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from inf_stream.base.errors import SessionError
-from inf_stream.server.channel import GOING_AWAY, Channel, MakeAdapter
-from inf_stream.server.hub import RETRY_S, Hub
-from inf_stream.server.pictures import PictureDecoder
+from inf_stream.server.connections.channel import GOING_AWAY, Channel, MakeAdapter
+from inf_stream.server.protocols.pictures import PictureDecoder
+from inf_stream.server.sessions.hub import RETRY_S, Hub
 
 _LOG = logging.getLogger(__name__)
 _LEAST_RETRY_S = 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from inf_stream.base.clock import nanoseconds, seconds
 from inf_stream.base.events import AnswerFinished, Evidence, FinishReason
-from inf_stream.server.messages import MessageError, as_count, as_number, as_object, as_text, required
+from inf_stream.server.protocols.messages import MessageError, as_count, as_number, as_object, as_text, required
 
 MOST_S = 86400.0
 _ID_CHARACTERS = 64

@@ -4,8 +4,8 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from inf_stream.base.events import AnswerFinished
-from inf_stream.server.hub import Hub
-from inf_stream.server.live_session import FrameSettled, SessionEvent
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.sessions.live_session import FrameSettled, SessionEvent
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STEP_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from inf_stream.base.events import Evidence, Frame, Question
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
-from inf_stream.server.engines import EngineMaker, Memory, SessionOptions, UsageEngine
+from inf_stream.server.sessions.engines import EngineMaker, Memory, SessionOptions, UsageEngine
 
 Timer: TypeAlias = Callable[[str, float], None]
 """Told the name of each step of an engine and the seconds it took, on the engine's thread."""

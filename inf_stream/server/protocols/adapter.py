@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.events import Question
-from inf_stream.server.engines import Memory, SessionOptions
-from inf_stream.server.live_session import SessionEvent
-from inf_stream.server.messages import MessageError
-from inf_stream.server.watches import Alert
+from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.watches import Alert
+from inf_stream.server.sessions.engines import Memory, SessionOptions
+from inf_stream.server.sessions.live_session import SessionEvent
 
 Message: TypeAlias = dict[str, Any]
 """Goes to the client as one JSON object."""
@@ -31,7 +31,7 @@ Reply: TypeAlias = Message | TakeFrames
 
 @runtime_checkable
 class Session(Protocol):
-    """What a protocol may do with its session (`inf_stream.server.live_session.LiveSession`)."""
+    """What a protocol may do with its session (`inf_stream.server.sessions.live_session.LiveSession`)."""
 
     id: str
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 
 from inf_stream.base.events import Pixels
-from inf_stream.server.messages import MessageError
+from inf_stream.server.protocols.messages import MessageError
 from inf_stream.sources.base import FrameSize
 from inf_stream.sources.image_header import lacks_end, read_header
 from inf_stream.sources.orientation import of_exif, of_frame

@@ -1,0 +1,1 @@
+"""Streams on one model: engines, fair turns on their thread, promised memory; no protocol, no socket."""

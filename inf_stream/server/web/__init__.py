@@ -1,0 +1,1 @@
+"""HTTP: routes, who may come in, TLS, metrics, and the page."""
