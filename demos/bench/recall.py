@@ -2,16 +2,17 @@
 
     python demos/bench/recall.py --data FOLDER_WITH_FLICKR8K --budget 2048 --recall 512 --archive 512
 
-Held-out pictures follow one another, each once, one every `--every` seconds. On the way, every so often, questions are
-asked about pictures of certain ages: "What was shown at mm:ss?", judged by which of four captions of the same stream
-the model finds likeliest (chance 25 %), and "Did X appear?" about things that one picture alone has shown, as often of
-things that none has (chance 50 %, judged as: likelier than the median of all such questions of that age). All questions
-are asides, so they change nothing. "now" is the newest picture, by the same four captions.
+Held-out pictures follow one another, each once, one every `--every` seconds. On the way, every so often, questions
+are asked about pictures of certain ages: "What was shown at mm:ss?", judged by which of four captions of the same
+stream the model finds likeliest (chance 25 %); "now" is the newest picture, by the same four captions. And "Did X
+appear?", of things that few pictures have shown, judged by what is recalled for it: how many times likelier a
+recalled frame shows X than an archived one (lift; 1 is chance). All questions are asides, so they change nothing.
 
-The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships; `untimed`
-is the same without reading times from the question; `mean-query` chooses as ReKV (arXiv 2503.00540) does, each layer by
-itself by the question's mean query, without reading times. What a question costs before its first answer token is
-measured in thread time, with the recall and right after it without, so that both have the same machine.
+The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships;
+`untimed` is the same without reading times from the question; `mean-query` chooses as ReKV (arXiv 2503.00540) does,
+each layer by itself by the question's mean query, without reading times. What a question costs before its first
+answer token is measured in thread time, with the recall and right after it without, so that both have the same
+machine.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 sys.path.append(str(Path(__file__).parents[1] / "train_demo_model"))
-from captions import CONCEPTS, Picture, absent, load_pictures, sentence
+from captions import CONCEPTS, Picture, load_pictures, sentence
 from features import read_picture
 
 from inf_stream.base.clock import format_clock
@@ -45,6 +46,8 @@ from inf_stream.models.weights import LoadedWeights
 S = 1_000_000_000
 CONFIGURATIONS = ("alone", "recall", "untimed", "mean-query")
 EDGE = 256
+THINGS, FEW = 3, 0.15
+"""Things that are asked after in a round, and of how many of the pictures such a thing is in, at most."""
 
 
 class MeanQuery(UsualQuery):
@@ -79,9 +82,8 @@ class Told:
     """Figures of one configuration."""
 
     right: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
-    leaning: dict[str, list[tuple[float, bool]]] = field(default_factory=lambda: defaultdict(list))
+    lift: list[float] = field(default_factory=list)
     cost: list[float] = field(default_factory=list)
-    found: list[bool] = field(default_factory=list)
 
 
 class Listener:
@@ -94,6 +96,12 @@ class Listener:
         self.configuration, self.told = configuration, Told()
         if configuration == "mean-query" and self.engine.cache.archive is not None:
             self.engine.cache.archive.usual = MeanQuery(self.engine.cache.layout)
+
+    def archived_seconds(self) -> set[int]:
+        """Of all that could be recalled."""
+        archive = self.engine.cache.archive
+        assert archive is not None, "something was recalled"
+        return {t // S for t in archive.times_ns()[archive.candidates()].tolist()}
 
     @torch.inference_mode()
     def likelihoods(
@@ -118,7 +126,8 @@ class Listener:
             first = model.logits(hidden[-1:])
             took = time.thread_time() - began
             if cache.recall is not None:
-                places = torch.cat([cache.recall.chosen(layer) for layer in range(cache.layout.layers)])
+                # Most layers recall what the last one does.
+                places = cache.recall.chosen(cache.layout.layers - 1)
                 seconds = {t // S for t in cache.recall.archive.times_ns()[places].tolist()}
             found = []
             for option in asked.options:
@@ -155,12 +164,9 @@ def questions(rng: np.random.Generator, seen: list[Picture], every_s: int, ages_
             found.append(Asked(age_s, "at", f"What was shown at {clock}?", options))
         else:
             found.append(Asked(0.0, "now", "What do you see?", options))
-        single = [c for c in seen[place].shows if sum(bool(p.mentions[c]) for p in seen) == 1]
-        missing = [c for c in CONCEPTS if absent(seen, c)]
-        if age_s and single and missing:
-            for concept, kind in ((single[0], "appeared"), (missing[int(rng.integers(len(missing)))], "did not")):
-                found.append(Asked(age_s, kind, f"Did {concept} appear?", ("Yes.", "No.")))
-    return found
+    few = [c for c in CONCEPTS if 3 <= sum(bool(p.mentions[c]) for p in seen) <= FEW * len(seen)]
+    things = [few[int(n)] for n in rng.permutation(len(few))[:THINGS]]
+    return found + [Asked(0.0, thing, f"Did {thing} appear?", ("Yes.",)) for thing in things]
 
 
 def run(listener: Listener, pictures: list[Picture], args: argparse.Namespace, console: Console) -> None:
@@ -177,10 +183,11 @@ def run(listener: Listener, pictures: list[Picture], args: argparse.Namespace, c
             likely, took, seconds = listener.likelihoods(asked, number * args.every * S)
             if asked.kind in ("now", "at"):
                 told.right[label(asked.age_s) if asked.kind == "at" else "now"].append(likely[0] == max(likely))
-            else:
-                told.leaning[label(asked.age_s)].append((likely[0] - likely[1], asked.kind == "appeared"))
-                if asked.kind == "appeared" and listener.configuration != "alone":
-                    told.found.append(round(number * args.every - asked.age_s) in seconds)
+            elif seconds:
+                archived = listener.archived_seconds()
+                shows = {s for s in archived if seen[s // args.every].mentions[asked.kind]}
+                if shows:
+                    told.lift.append((len(shows & seconds) / len(seconds)) / (len(shows) / len(archived)))
             if listener.configuration != "alone" and seconds:
                 _, without, _ = listener.likelihoods(asked, number * args.every * S, with_recall=False)
                 told.cost.append(took / without)
@@ -188,15 +195,11 @@ def run(listener: Listener, pictures: list[Picture], args: argparse.Namespace, c
 
 def figures(told: Told) -> dict[str, object]:
     """What a configuration reached."""
-    appear = {}
-    for age, pairs in told.leaning.items():
-        middle = float(np.median([lean for lean, _ in pairs]))
-        appear[age] = round(float(np.mean([(lean > middle) == yes for lean, yes in pairs])), 3)
     return {
         "at": {age: round(float(np.mean(right)), 3) for age, right in told.right.items()},
         "asked": {age: len(right) for age, right in told.right.items()},
-        "appear": appear,
-        "needle_recalled": round(float(np.mean(told.found)), 3) if told.found else None,
+        "lift": round(float(np.mean(told.lift)), 2) if told.lift else None,
+        "lift_questions": len(told.lift),
         "first_token_ratio": round(float(np.median(told.cost)), 3) if told.cost else None,
     }
 
@@ -232,12 +235,12 @@ def main() -> None:
         console.print(configuration, json.dumps(result[configuration]))
         del listener
     ages = list(dict.fromkeys(age for r in result.values() for age in r["at"]))  # type: ignore[attr-defined]
-    for kind in ("at", "appear"):
-        rows = [
-            [name, *(f"{100 * r[kind][age]:.0f}" if age in r[kind] else "-" for age in ages)]  # type: ignore[index,operator]
-            for name, r in result.items()
-        ]
-        print_table([f"{kind}, % right", *ages], rows)
+    rows = [
+        [name, *(f"{100 * r['at'][age]:.0f}" if age in r["at"] else "-" for age in ages), str(r["lift"] or "-"),
+         str(r["first_token_ratio"] or "-")]  # type: ignore[index,operator]
+        for name, r in result.items()
+    ]  # fmt: skip
+    print_table(["shown at, % right", *ages, "lift", "first token, times as long"], rows)
     size = {k: getattr(args, k) for k in ("pictures", "every", "ask_every", "budget", "recall", "archive", "seed")}
     report("recall", {"model": args.model, **size, "archives": archives, "result": result}, args.out)
 

@@ -36,7 +36,7 @@ CLIP_SEEDS = {"train": range(4000), "dev": range(1_000_000, 1_000_300)}
 RATES = {"projector": 1e-3, "encoder": 1e-4, "language model": 6e-4}
 WARM_UP, DECAY = 50, 0.3
 SEEING = {"pictures": 0.6, "streams": 0.08, "clips": 0.32}
-REMEMBERING = {"pictures": 0.16, "streams": 0.24, "long streams": 0.34, "clips": 0.26}
+REMEMBERING = {"pictures": 0.14, "streams": 0.18, "long streams": 0.24, "clips": 0.44}
 SEEING_SHARE = 0.4
 """Of the steps, how many teach to see before the rest teaches to remember what was seen."""
 
