@@ -267,11 +267,17 @@ def kept(
     """The engine to run a session on: one that is saved while it runs and at the end, if that is asked for.
 
     Raises:
+        ConfigError: the session has an archive on disk.
         StateError: at the end: the session cannot be written.
     """
     if keeping.save is None:
         yield engine
         return
+    if settings.archive.disk_mib:
+        raise ConfigError(
+            f"--save writes the whole session each time, and archive.disk_mib is {settings.archive.disk_mib}: too much "
+            "to be copied while a stream goes on; leave out one of the two"
+        )
     facts = {
         "settings": kept_settings(settings),
         "video": identity(video),

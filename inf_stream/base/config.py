@@ -81,7 +81,9 @@ class ArchiveSettings:
     host_mib: int = setting(0, "memory for blocks that left the cache; 0: they are forgotten", low=0, high=1 << 24)
     disk_mib: int = setting(0, "disk for the blocks for which there is no memory left", low=0, high=1 << 30)
     folder: str = setting("", "folder for the disk's part; empty: the system's temporary folder")
-    recall_tokens: int = setting(512, "most tokens that come back for a question", low=32, high=1 << 20)
+    recall_tokens: int = setting(
+        512, "most tokens that come back for a question; never more than the cache's budget", low=32, high=1 << 20
+    )
     merge_above: float = setting(
         0.95, "frames in a row that are more alike than this (cosine) are kept as one; 2: none are", low=0.0, high=2.0
     )

@@ -243,8 +243,11 @@ class StreamCache:
         They do until `close_recall`. `between_ns` narrows them to stream times, both ends included.
         """
         assert self.recall is None, "one recall at a time"
-        self.is_asked = self.archive is not None
-        if self.archive is not None and self.archive.blocks:
+        if self.archive is None:
+            return
+        self.is_asked = True
+        self.archive.usual.begin()
+        if self.archive.blocks:
             recall = Recall(self.archive, self.slots.used, between_ns)
             if recall.tokens:
                 self.recall = recall

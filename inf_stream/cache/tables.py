@@ -74,13 +74,18 @@ class PositionTables:
         return LayerTables(self._layout, self._rotation(positions + self._reserved), shared=False), behind
 
     def of_recalled(self, layer: int, tokens: int, segments: Int[Tensor, "4 tokens"] | None) -> Table:
-        """Of recalled tokens in time order, in the positions reserved for them; `segments` of a segmented layout."""
+        """Of recalled tokens in time order, in the last of the positions reserved for them.
+
+        `segments` are needed of a segmented layout.
+        """
         kind = self._layout.table_of_layer[layer]
         if segments is None:
             cos, sin = self._by_rank[kind]
-            return cos[:, :tokens], sin[:, :tokens]
+            part = slice(self._reserved - tokens, self._reserved)
+            return cos[:, part], sin[:, part]
         segments = segments.to(self._layout.device)
-        return self._rotation(segment_positions(segments[:1], segments[1:, None]))[kind]
+        positions = segment_positions(segments[:1], segments[1:, None])
+        return self._rotation(positions + (self._reserved - 1 - positions.amax()))[kind]
 
     def bytes(self) -> int:
         """Memory of the tables."""

@@ -9,6 +9,7 @@ from inf_stream.base.errors import BudgetError, ConfigError
 from inf_stream.base.layout import CacheLayout
 from inf_stream.cache.archive import Archive, ArchiveSizes
 from inf_stream.cache.policies import make_policy
+from inf_stream.cache.policies.base import Policy
 from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.engine import Engine
@@ -52,7 +53,7 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
     model = StreamModel(
         weights, system_prompt=settings.model.system_prompt, frame_tokens=settings.model.frame_tokens or None
     )
-    archive = _make_archive(settings, model.layout) if policy.bounded else None
+    archive = _make_archive(settings, model.layout, policy)
     _require_memory(settings, footprint(model.layout, policy, model.rotation), model.device)
     cache = StreamCache(
         model.layout,
@@ -66,12 +67,17 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
     return Engine(model, cache, settings.answer, time_format=settings.model.time_format)
 
 
-def _make_archive(settings: Settings, layout: CacheLayout) -> Archive | None:
+def recall_tokens(settings: Settings) -> int:
+    """Most tokens that come back for a question: never more than the cache keeps; 0 without an archive."""
+    return min(settings.archive.recall_tokens, settings.cache.budget_tokens) if settings.archive.host_mib else 0
+
+
+def _make_archive(settings: Settings, layout: CacheLayout, policy: Policy) -> Archive | None:
     """What the settings ask for; None if nothing is to be kept.
 
     Raises:
         BudgetError: the memory is too small for this model, or larger than what is free.
-        ConfigError: a disk without memory in front of it.
+        ConfigError: a disk without memory in front of it, or that cannot be had; a policy that forgets nothing.
     """
     archive = settings.archive
     if not archive.host_mib:
@@ -81,6 +87,11 @@ def _make_archive(settings: Settings, layout: CacheLayout) -> Archive | None:
                 "disk: give the former some too (--archive MIB)"
             )
         return None
+    if not policy.bounded:
+        raise ConfigError(
+            f"archive.host_mib is {archive.host_mib}, but '{policy.name}' forgets nothing that could be archived; "
+            "leave out one of the two"
+        )
     host_bytes, free_bytes = archive.host_mib << 20, machine_facts().free_bytes(torch.device("cpu"))
     if host_bytes > free_bytes:
         raise BudgetError(
@@ -90,7 +101,7 @@ def _make_archive(settings: Settings, layout: CacheLayout) -> Archive | None:
     sizes = ArchiveSizes(
         host_bytes,
         archive.disk_mib << 20,
-        archive.recall_tokens,
+        recall_tokens(settings),
         Path(archive.folder) if archive.folder else None,
         archive.merge_above,
     )
@@ -99,8 +110,7 @@ def _make_archive(settings: Settings, layout: CacheLayout) -> Archive | None:
 
 def _require_memory(settings: Settings, memory: Footprint, device: torch.device) -> None:
     cache = settings.cache
-    recall_tokens = settings.archive.recall_tokens if settings.archive.host_mib else 0
-    sizes = CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens, recall_tokens)
+    sizes = CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens, recall_tokens(settings))
     need_bytes, free_bytes = memory.total_bytes(sizes), machine_facts().free_bytes(device)
     if need_bytes <= free_bytes:
         return

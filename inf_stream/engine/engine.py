@@ -151,7 +151,8 @@ class Engine:
             limit_tokens = min(limit_tokens, self._require_aside_fits(chunk))
             self.cache.set_mark()
         try:
-            self.cache.open_recall(read_span(question.text, self._assembler.now_ns))
+            if self.cache.archive is not None:
+                self.cache.open_recall(read_span(question.text, self._assembler.now_ns))
             hidden = self._read_question(chunk)
             self.cache.end_choice(learn=not question.aside)
         except BaseException:

@@ -19,13 +19,15 @@ _AMOUNT = rf"(\d+(?:\.\d+)?|{'|'.join(sorted(map(re.escape, _WORDS), key=len, re
 _UNIT = r"(seconds?|secs?|s|minutes?|mins?|m|hours?|h)\b"
 _LENGTH = rf"(?:{_AMOUNT}[ -])?{_UNIT}"
 
-_BETWEEN = re.compile(rf"\b(?:between|from)\s+{_CLOCK}\s+(?:and|to|until|till)\s+{_CLOCK}", re.IGNORECASE)
-_SIDE = re.compile(rf"\b(before|until|till|by|after|since|from)\s+{_CLOCK}", re.IGNORECASE)
-_MOMENT = re.compile(_CLOCK)
-_LAST = re.compile(rf"\b(?:the|these)\s+(?:last|past|previous)\s+{_LENGTH}", re.IGNORECASE)
-_FIRST = re.compile(rf"\bthe\s+first\s+{_LENGTH}", re.IGNORECASE)
-_AGO = re.compile(rf"(?:\b|^){_AMOUNT}\s+{_UNIT}\s+ago\b", re.IGNORECASE)
-_AFTER_START = re.compile(rf"\bat\s+(?:second\s+(\d+(?:\.\d+)?)\b|{_AMOUNT}\s+{_UNIT}(?!\s+ago))", re.IGNORECASE)
+_FLAGS = re.IGNORECASE | re.ASCII
+_BETWEEN = re.compile(rf"{_CLOCK}\s*(?:and|to|until|till|[-\u2013])\s*{_CLOCK}", _FLAGS)
+_SIDE = re.compile(rf"\b(before|until|till|by|after|since|from)\s+{_CLOCK}", _FLAGS)
+_MOMENT = re.compile(_CLOCK, _FLAGS)
+_LAST = re.compile(rf"\b(?:the|these)\s+(?:last|past|previous)\s+{_LENGTH}", _FLAGS)
+_FIRST = re.compile(rf"\bthe\s+first\s+{_LENGTH}", _FLAGS)
+# A number that goes on to the left ("twenty-five", "1,000", "an hour and ten") is not read by its end alone.
+_AGO = re.compile(rf"(?<![\w,.-])(?<!and ){_AMOUNT}\s+{_UNIT}\s+ago\b", _FLAGS)
+_AFTER_START = re.compile(rf"\bat\s+(?:second\s+(\d+(?:\.\d+)?)\b|{_AMOUNT}\s+{_UNIT}(?!\s+ago))", _FLAGS)
 
 
 def read_span(text: str, now_ns: int) -> tuple[int, int] | None:
@@ -45,9 +47,13 @@ def _read_span_s(text: str, now_s: float) -> tuple[float, float] | None:
     if match := _BETWEEN.search(text):
         one, other = _clock_s(match.groups()[:3]), _clock_s(match.groups()[3:])
         return min(one, other), max(one, other)
-    if match := _SIDE.search(text):
-        moment = _clock_s(match.groups()[1:])
-        return (0.0, moment) if match[1].lower() in ("before", "until", "till", "by") else (moment, now_s)
+    if sides := list(_SIDE.finditer(text)):
+        moments = [
+            (match[1].lower() in ("before", "until", "till", "by"), _clock_s(match.groups()[1:])) for match in sides
+        ]
+        return max((m for ends, m in moments if not ends), default=0.0), min(
+            (m for ends, m in moments if ends), default=now_s
+        )
     if match := _MOMENT.search(text):
         return _around(_clock_s(match.groups()))
     if match := _LAST.search(text):

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command_line import Ran, run
+from support.lived_engine import make_engine
 from support.media import numbered_clip
 
 from inf_stream.app import saving
-from inf_stream.app.saving import Keeping, Past, Snapshots
+from inf_stream.app.saving import Keeping, Past, Snapshots, kept
 from inf_stream.base.clock import NS_PER_S
-from inf_stream.base.errors import StateError
+from inf_stream.base.config import settings_from_mapping
+from inf_stream.base.errors import ConfigError, StateError
 from inf_stream.base.events import Evidence, Frame, FrameArrived, Question, SourceNotice, TextArrived
 from inf_stream.base.state import State, read_facts, read_state, write_state
 from inf_stream.engine.protocol import AnswerStep
@@ -353,3 +355,15 @@ def test_an_engine_that_broke_in_an_answer_leaves_the_last_snapshot(tmp_path: Pa
     engine.steps, engine.is_answering = 9, True
     saved.close()
     assert steps_in(file) == 1
+
+
+def test_an_archive_on_disk_is_not_copied_each_time(tmp_path: Path) -> None:
+    settings = settings_from_mapping({"archive": {"host_mib": 4, "disk_mib": 5}})
+    engine = make_engine("llama")
+    with (
+        pytest.raises(ConfigError, match=r"archive\.disk_mib is 5: too much .*; leave out one of the two"),
+        kept(engine, Keeping(save=tmp_path / "s.ifs"), None, settings, None, print),
+    ):
+        pass
+    with kept(engine, Keeping(), None, settings, None, print) as running:
+        assert running is engine

@@ -104,6 +104,7 @@ def test_a_disk_behind_it_holds_more() -> None:
     live(backed, same_tags, 0, 90)
     assert alone.archive is not None
     assert backed.archive is not None
+    assert backed.archive.bytes() <= 2 * small
     assert alone.archive.blocks <= 8 < backed.archive.blocks
     places = backed.archive.in_time_order(torch.nonzero(backed.archive.candidates())[:, 0])
     for place in places:
@@ -132,6 +133,19 @@ def test_a_still_scene_costs_little() -> None:
     begins, ends = cache.archive.span_ns() or (0, 0)
     assert begins == 0
     assert ends >= 90 * 10**9, "the last block stands for all that was merged into it"
+
+
+@pytest.mark.parametrize("every", [4, 64])
+def test_frames_of_one_eviction_are_compared_with_each_other(every: int) -> None:
+    layout = toy_layout()
+    cache = StreamCache(
+        layout, make_policy("streaming-llm", {}), ToyRotation(layout), budget_tokens=20, chunk_tokens=8,
+        evict_every_tokens=every, archive=Archive(layout, ArchiveSizes(1 << 22, merge_above=0.99)),
+    )  # fmt: skip
+    feed(cache, TagMaker().text(8), 99)
+    still(cache, 120, 1)
+    assert cache.archive is not None
+    assert cache.archive.blocks <= 7
 
 
 def test_a_block_stands_for_no_more_than_a_minute() -> None:

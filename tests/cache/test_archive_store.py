@@ -10,7 +10,7 @@ from support.toy_stream import toy_layout
 from torch import Tensor
 
 from inf_stream.base.errors import ConfigError
-from inf_stream.cache.archive.store import BlockShape, BlockStore
+from inf_stream.cache.archive.store import BlockShape, BlockStore, reserve
 
 LAYOUT = toy_layout(layers=3, dtype=torch.float32)
 SHAPE = BlockShape(layers=3, kv_heads=2, tokens=5, head_dim=8)
@@ -52,7 +52,8 @@ def test_zeros_and_extremes_stay_finite() -> None:
 
 @given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 4), st.integers(0, 5))
 def test_disk_and_memory_hold_what_memory_alone_would(writes: list[int], host: int, disk: int) -> None:
-    split = BlockStore(LAYOUT, SHAPE, host, disk, None)
+    space = reserve(SHAPE.bytes * disk, None) if disk else None
+    split = BlockStore(LAYOUT, SHAPE, host, disk, space)
     whole = BlockStore(LAYOUT, SHAPE, 100, 0, None)
     for seed, count in enumerate(writes):
         keys, values = blocks(count, seed)
@@ -65,7 +66,7 @@ def test_disk_and_memory_hold_what_memory_alone_would(writes: list[int], host: i
     for layer in range(3):
         for one, other in zip(split.read(layer, numbers), whole.read(layer, numbers), strict=True):
             assert torch.equal(one, other)
-    again = BlockStore(LAYOUT, SHAPE, host, disk, None)
+    again = BlockStore(LAYOUT, SHAPE, host, disk, reserve(SHAPE.bytes * disk, None) if disk else None)
     again.count(split.written)
     for (name, ring), (same, content) in zip(again.filled().items(), split.filled().items(), strict=True):
         assert name == same
@@ -75,14 +76,14 @@ def test_disk_and_memory_hold_what_memory_alone_would(writes: list[int], host: i
 
 
 def test_what_was_overwritten_cannot_be_read() -> None:
-    store = BlockStore(LAYOUT, SHAPE, 2, 1, None)
+    store = BlockStore(LAYOUT, SHAPE, 2, 1, reserve(SHAPE.bytes, None))
     store.write(*blocks(5, 0))
     with pytest.raises(AssertionError, match="still there"):
         store.read(0, torch.tensor([1]))
 
 
 def test_the_file_has_no_name_and_goes_with_the_store(tmp_path: Path) -> None:
-    store = BlockStore(LAYOUT, SHAPE, 1, 3, tmp_path)
+    store = BlockStore(LAYOUT, SHAPE, 1, 3, reserve(3 * SHAPE.bytes, tmp_path))
     assert list(tmp_path.iterdir()) == []
     store.write(*blocks(4, 0))
     assert store.read(0, torch.tensor([0]))[0].shape == (2, 5, 8)
@@ -90,10 +91,10 @@ def test_the_file_has_no_name_and_goes_with_the_store(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"archive of \d+ bytes cannot be kept in .*archive\.folder"):
-        BlockStore(LAYOUT, SHAPE, 1, 3, tmp_path / "missing")
+        reserve(1000, tmp_path / "missing")
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be kept .*lower archive\.disk_mib"):
-        BlockStore(LAYOUT, SHAPE, 1, 1 << 46, tmp_path)
+        reserve(1 << 60, tmp_path)
     assert list(tmp_path.iterdir()) == []

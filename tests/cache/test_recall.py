@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.tokens import TokenTags
+from inf_stream.cache.archive import Archive, ArchiveSizes
 from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.positions import segment_positions
@@ -57,10 +58,11 @@ def by_hand(cache: StreamCache, tags: TokenTags, seed: int, layer: int) -> Tenso
         chosen = recall.chosen(layer)
         filled = archive.filled(chosen)
         past_keys, past_values = (x[:, filled] for x in archive.read(layer, chosen))
-        past_ranks = torch.arange(len(filled))[filled].expand(3, -1)
+        past_ranks = (reserved - len(filled) + torch.arange(len(filled)))[filled].expand(3, -1)
         if layout.segmented:
             told = archive.segments(chosen)
-            past_ranks = segment_positions(told[:1], told[1:, None])[:, 0][:, filled]
+            past_ranks = segment_positions(told[:1], told[1:, None])[:, 0]
+            past_ranks = (past_ranks + reserved - 1 - past_ranks.max())[:, filled]
     out = []
     for head in range(layout.query_heads):
         own = head // (layout.query_heads // layout.kv_heads)
@@ -195,6 +197,50 @@ def test_an_eviction_in_the_middle_of_an_answer_moves_what_is_recalled(policy: s
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(told, expected, strict=True))
     cache.close_recall()
     cache.check()
+
+
+@pytest.mark.parametrize("segmented", [False, True], ids=["rank", "segments"])
+def test_room_for_more_than_there_is_changes_nothing(segmented: bool) -> None:
+    """Recalled tokens stand right before the live ones, however many positions are left free for them."""
+    outs = []
+    for recall_tokens in (64, 640):
+        cache, tags = lived("inf-mllm", toy_layout(segmented=segmented), pieces=9, recall_tokens=recall_tokens)
+        cache.open_recall()
+        assert cache.recall is not None
+        outs.append(ask(cache, tags.text(4), 900)[1])
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(*outs, strict=True))
+
+
+def test_blocks_whose_places_are_taken_while_a_question_is_read_are_hidden() -> None:
+    layout = toy_layout()
+    small = 8 * Archive(layout, ArchiveSizes(1 << 20))._block_bytes(8)
+    cache, tags = lived("streaming-llm", layout, host_bytes=small)
+    cache.open_recall()
+    recall = cache.recall
+    assert recall is not None
+    before = set(recall._numbers.tolist())
+    for number in range(24):
+        feed(cache, tags.text(8), 900 + number)
+        assert cache.archive is not None
+        numbers = cache.archive.numbers(recall.chosen(0))
+        hidden = recall.hidden(0)
+        seen = torch.ones(recall.tokens, dtype=torch.bool) if hidden is None else ~hidden
+        shown = {int(n) for n, s in zip(numbers, seen.view(recall.blocks, -1).any(1), strict=True) if s}
+        if cache._since_eviction:  # no block came since the layers chose
+            assert shown <= before
+    assert shown == set(), "all of them are gone"
+
+
+def test_all_parts_of_a_long_question_are_heard() -> None:
+    cache, tags = lived("inf-mllm", toy_layout())
+    assert cache.archive is not None
+    inputs = [toy_inputs(cache.layout, 5, seed) for seed in (900, 901)]
+    cache.open_recall()
+    for seed in (900, 901):
+        feed(cache, tags.text(5), seed)
+    for layer in range(2):
+        mean = torch.cat([part[layer][0] for part in inputs], dim=1).float().mean(1)
+        assert torch.allclose(cache.archive.usual.particular(layer), mean, atol=1e-6)
 
 
 def test_with_nothing_archived_nothing_is_recalled() -> None:

@@ -162,4 +162,10 @@ def test_settings_that_cannot_be_are_refused() -> None:
         make_engine("llama", archive={"disk_mib": 5})
     with pytest.raises(BudgetError, match=r"archive\.host_mib is 16000000; \d+ MiB of memory are free"):
         make_engine("llama", archive={"host_mib": 16_000_000})
-    assert make_engine("llama", archive={"host_mib": 4}, cache={"policy": "full"}).cache.archive is None
+    with pytest.raises(ConfigError, match="'full' forgets nothing"):
+        make_engine("llama", archive={"host_mib": 4}, cache={"policy": "full"})
+    with pytest.raises(ConfigError, match=r"cannot be kept in '/nowhere'"):
+        make_engine("llama", archive={"host_mib": 4, "disk_mib": 4, "folder": "/nowhere"})
+    small = make_engine("llama", archive={"host_mib": 4, "recall_tokens": 100_000}).cache
+    assert small.archive is not None
+    assert small.archive.sizes.recall_tokens == small.budget_tokens

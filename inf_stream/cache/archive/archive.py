@@ -17,7 +17,7 @@ from inf_stream.base.layout import CacheLayout
 from inf_stream.base.state import State
 from inf_stream.base.tokens import NO_FRAME, TokenTags
 from inf_stream.cache.archive.blocks import TEXT_TOKENS, Block, BlockCutter
-from inf_stream.cache.archive.store import BlockShape, BlockStore
+from inf_stream.cache.archive.store import BlockShape, BlockStore, reserve
 from inf_stream.cache.archive.usual import UsualQuery
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.slots import SlotTable
@@ -68,8 +68,12 @@ class _Facts:
 class Archive:
     """Blocks of one stream, at most as many as `sizes` allow; the oldest go first.
 
-    Nothing is allocated until the first block comes; its size is then the largest so far that no more than
-    `TEXT_TOKENS` tokens need, so that a frame fills its blocks.
+    The disk's part is reserved at once, the memory when the first block comes; a block's size is then the largest so
+    far that no more than `TEXT_TOKENS` tokens need, so that a frame fills its blocks.
+
+    Raises:
+        BudgetError: the memory holds no two blocks.
+        ConfigError: the disk's part cannot be had.
     """
 
     def __init__(self, layout: CacheLayout, sizes: ArchiveSizes):
@@ -83,6 +87,7 @@ class Archive:
         self._mean = torch.empty(0)
         self._offsets = torch.empty(0)
         self._last: dict[int, int] = {}
+        self._space = reserve(sizes.disk_bytes, sizes.folder) if sizes.disk_bytes else None
         least = self._blocks_within(sizes.host_bytes, TEXT_TOKENS)
         if least < 2:
             raise BudgetError(
@@ -164,16 +169,18 @@ class Archive:
         keys = keys * filled[:, None, None, :, None]
         values = values * filled[:, None, None, :, None]
         means = (keys.float().sum(3) / counts[:, None, None, None]).flatten(2)
-        fresh = [n for n, part in enumerate(parts) if not self._merge(part, means[n])]
-        if not fresh:
-            return
-        chosen = torch.tensor(fresh, device=keys.device)
-        begin = self._store.written
-        self._store.write(keys[chosen], values[chosen])
-        for number, n in enumerate(fresh, begin):
-            self._enter(number, parts[n], means[n])
+        fresh: list[int] = []
+        for n, part in enumerate(parts):
+            if self._merge(part, means[n]):
+                continue
+            number = self._store.written + len(fresh)
+            self._enter(number, part, means[n])
             if self.layout.segmented:
                 self._offsets[number % self._store.capacity] = self._segments_of(places[0, 0, n], slots)
+            fresh.append(n)
+        if fresh:
+            chosen = torch.tensor(fresh, device=keys.device)
+            self._store.write(keys[chosen], values[chosen])
 
     def _slots_of(self, parts: list[Block], slots: SlotTable) -> Int[Tensor, "layers kv_rows blocks tokens"]:
         """Where their tokens are, in every layer and row; places behind a short block's end repeat its last token."""
@@ -250,7 +257,7 @@ class Archive:
     ) -> tuple[Float[Tensor, "kv_heads slots head_dim"], Float[Tensor, "kv_heads slots head_dim"]]:
         """Unrotated keys and values of one layer, blocks side by side."""
         assert self._store is not None, "blocks were chosen"
-        return self._store.read(layer, self._numbers(places))
+        return self._store.read(layer, self.numbers(places))
 
     def filled(self, places: Int[Tensor, "blocks"]) -> Bool[Tensor, "slots"]:
         """Which of the slots of `read` hold a token."""
@@ -260,7 +267,8 @@ class Archive:
         """Segment and three offsets of the tokens of `read`; of a layout that is not segmented there are none."""
         return self._offsets[places].permute(1, 0, 2).flatten(1)
 
-    def _numbers(self, places: Tensor) -> Tensor:
+    def numbers(self, places: Int[Tensor, "blocks"]) -> Int[Tensor, "blocks"]:
+        """Running numbers of the blocks that are in these places now."""
         assert self._store is not None, "blocks were chosen"
         oldest, capacity = self._store.oldest, self._store.capacity
         return oldest + (places - oldest) % capacity
@@ -340,10 +348,12 @@ class Archive:
     def _allocate(self, tokens: int) -> BlockStore:
         layout, sizes = self.layout, self.sizes
         shape = BlockShape(layout.layers, layout.kv_heads, tokens, layout.head_dim)
-        disk_blocks = sizes.disk_bytes // shape.bytes
-        beside = disk_blocks * (self._block_bytes(tokens) - shape.bytes)
+        index_bytes = self._block_bytes(tokens) - shape.bytes
+        # Blocks on disk have their index in memory; at least half of that is for blocks.
+        disk_blocks = min(sizes.disk_bytes // shape.bytes, sizes.host_bytes // 2 // index_bytes)
+        beside = disk_blocks * index_bytes
         host_blocks = max(1, self._blocks_within(sizes.host_bytes - beside, tokens))
-        store = BlockStore(layout, shape, host_blocks, disk_blocks, sizes.folder)
+        store = BlockStore(layout, shape, host_blocks, disk_blocks, self._space)
         self._facts = _Facts.of(store.capacity)
         width = layout.kv_heads * layout.head_dim
         self._index = torch.zeros(layout.layers, store.capacity, width, dtype=layout.dtype, device=layout.device)

@@ -11,7 +11,7 @@ leaves the first `recall_tokens` positions to them, always. So no live key is to
 what was said in it moves up by as many slots; its positions are right already.
 
     slot      0 ... live ... | recalled ...   | question, answer
-    position  R ... R + live | 0 ... R (time) | R + live ...
+    position  R ... R + live | ... R (time)   | R + live ...
 """
 
 import torch
@@ -45,6 +45,7 @@ class Recall:
         self.blocks = min(archive.recall_blocks, int(allowed.sum())) if self._voters else 0
         self.tokens = self.blocks * archive.block_tokens
         self._allowed = torch.nonzero(allowed)[:, 0].to(device)
+        self._numbers = archive.numbers(self._allowed.cpu())
         self._votes = torch.zeros(len(self._allowed), device=device)
         self._chosen: dict[int, Tensor] = {}
         self._hidden: dict[int, Tensor | None] = {}
@@ -66,9 +67,13 @@ class Recall:
         asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
         scores = (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
         self._votes += (scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-12)
-        best = self._allowed[self._votes.topk(self.blocks).indices].cpu()
+        # While a long question is read, new blocks may take the places of the oldest.
+        stale = self.archive.numbers(self._allowed.cpu()) != self._numbers
+        votes = self._votes.masked_fill(stale.to(self._votes.device), -torch.inf)
+        best = self._allowed[votes.topk(self.blocks).indices].cpu()
         self._chosen[layer] = chosen = self.archive.in_time_order(best)
-        filled = self.archive.filled(chosen)
+        gone = torch.isin(chosen, self._allowed.cpu()[stale]).repeat_interleave(self.archive.block_tokens)
+        filled = self.archive.filled(chosen) & ~gone
         self._hidden[layer] = None if bool(filled.all()) else ~filled
 
     def chosen(self, layer: int) -> Int[Tensor, "blocks"]:

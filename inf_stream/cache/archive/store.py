@@ -6,6 +6,7 @@ before them on disk, and what is older than both is forgotten. The disk's part i
 program ends, however it ends, and nobody else can open it.
 """
 
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass
@@ -48,13 +49,11 @@ class BlockShape:
 
 
 class BlockStore:
-    """The two rings.
+    """The two rings; `space` is the disk's, large enough for its blocks."""
 
-    Raises:
-        ConfigError: the folder of the disk's part cannot be written to.
-    """
-
-    def __init__(self, layout: CacheLayout, shape: BlockShape, host_blocks: int, disk_blocks: int, folder: Path | None):
+    def __init__(
+        self, layout: CacheLayout, shape: BlockShape, host_blocks: int, disk_blocks: int, space: mmap.mmap | None
+    ):
         self.shape, self.host_blocks, self.disk_blocks = shape, host_blocks, disk_blocks
         self._layout = layout
         pinned = layout.device.type == "cuda"
@@ -64,9 +63,13 @@ class BlockStore:
         )
         self._disk: tuple[Tensor, Tensor] | None = None
         if disk_blocks:
+            assert space is not None, "blocks on disk need some"
+            codes = torch.Size((disk_blocks, *shape.codes))
+            scales = torch.Size((disk_blocks, *shape.scales))
+            start = codes.numel() + codes.numel() % torch.float16.itemsize
             self._disk = (
-                _on_disk(folder, (disk_blocks, *shape.codes), torch.int8),
-                _on_disk(folder, (disk_blocks, *shape.scales), torch.float16),
+                torch.frombuffer(space, dtype=torch.int8, count=codes.numel()).view(codes),
+                torch.frombuffer(space, dtype=torch.float16, count=scales.numel(), offset=start).view(scales),
             )
         self.written = 0
 
@@ -138,25 +141,26 @@ class BlockStore:
         self.written = written
 
 
-def _on_disk(folder: Path | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor whose memory is a file without a name."""
-    size = torch.Size(shape).numel()
-    size_bytes = size * dtype.itemsize
+def reserve(size_bytes: int, folder: Path | None) -> mmap.mmap:
+    """So much disk, as memory whose file has no name.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     try:
         handle, name = tempfile.mkstemp(prefix="inf-stream-archive-", dir=folder)
         try:
             _reserve(handle, size_bytes)
-            tensor = torch.from_file(name, shared=True, size=size, dtype=dtype)
+            return mmap.mmap(handle, size_bytes)
         finally:
             os.close(handle)
             Path(name).unlink()
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:
         where = folder or tempfile.gettempdir()
         raise ConfigError(
-            f"archive of {size_bytes} bytes cannot be kept in '{where}': {error.strerror or error}; name another "
-            "folder as archive.folder, or lower archive.disk_mib"
+            f"archive of {size_bytes} bytes cannot be kept in '{where}': {getattr(error, 'strerror', None) or error}; "
+            "name another folder as archive.folder, or lower archive.disk_mib"
         ) from error
-    return tensor.view(shape)
 
 
 def _reserve(handle: int, size_bytes: int) -> None:

@@ -29,11 +29,18 @@ class UsualQuery:
         shape = (layout.layers, layout.query_heads, layout.head_dim)
         self._mean = torch.zeros(shape, device=layout.device)
         self._heard = torch.zeros_like(self._mean)
+        self._tokens = [0] * layout.layers
         self._count = 0
 
+    def begin(self) -> None:
+        """A question follows, in one part or several."""
+        self._tokens = [0] * len(self._tokens)
+
     def hear(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"]) -> None:
-        """A layer's queries of a question, or of its latest part."""
-        self._heard[layer] = queries.float().mean(1)
+        """A layer's queries of the question's next part."""
+        tokens = queries.shape[1]
+        self._tokens[layer] += tokens
+        self._heard[layer].lerp_(queries.float().mean(1), tokens / self._tokens[layer])
 
     def particular(self, layer: int) -> Float[Tensor, "query_heads head_dim"]:
         """What the question that was heard has beyond the usual."""

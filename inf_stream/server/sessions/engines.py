@@ -13,7 +13,7 @@ from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import Frame, Question
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
-from inf_stream.engine.build import build_engine
+from inf_stream.engine.build import build_engine, recall_tokens
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import SteppedEngine
@@ -188,8 +188,8 @@ class SharedModel:
 
     def _sizes(self) -> CacheSizes:
         cache = self._settings.cache
-        recall_tokens = self._settings.archive.recall_tokens if self._archive_bytes() else 0
-        return CacheSizes(cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens, recall_tokens)
+        sizes = (cache.budget_tokens, cache.chunk_tokens, cache.evict_every_tokens)
+        return CacheSizes(*sizes, recall_tokens(self._settings))
 
     def _archive_bytes(self) -> int:
         """Host memory of a session for what leaves its cache."""
