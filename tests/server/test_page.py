@@ -1,5 +1,6 @@
 """The page: served to everybody, talking to nobody else, and used in a real browser where there is one."""
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -193,7 +194,7 @@ def test_watches_keys_and_a_phone() -> None:
         ):
             fits = "document.documentElement.scrollWidth <= window.innerWidth"
             assert await page.evaluate(fits)
-            await page.get_by_text("not connected: the server may ask for an API key").wait_for()
+            await page.locator("#log p.problem", has_text="the server may ask for an API key").wait_for()
             await page.get_by_label("API key", exact=True).fill(KEY)
             await page.get_by_role("button", name="Use").click()
             await page.get_by_text("connected", exact=True).wait_for()
@@ -221,5 +222,10 @@ def test_a_lost_connection_comes_back_with_the_session() -> None:
             await page.locator("#status", has_text="again").wait_for()
             await page.get_by_text("connected", exact=True).wait_for()
             assert [c.handle for c in server.channels] == [channel.handle]
+            await page.reload()
+            await page.get_by_text("connected", exact=True).wait_for()
+            while len(list(server.channels)) > 1:
+                await asyncio.sleep(0.01)
+            assert [c.handle for c in server.channels] != [channel.handle], "a page that was left keeps no session"
 
     run_clean(main(), 120)

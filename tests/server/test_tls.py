@@ -1,5 +1,7 @@
 """TLS by one flag, or with the operator's own certificate."""
 
+import asyncio
+import logging
 import ssl
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import pytest
 from openai import AsyncOpenAI
 from support.realtime_clients import KEY, until
 from support.serving import ListMaker, run_clean, server_settings
+from websockets.asyncio.client import connect
 
 from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
+from inf_stream.server.connections.sockets import _unsent_bytes
 from inf_stream.server.running import running_server
 from inf_stream.server.web.access import Access
 from inf_stream.server.web.tls import self_signed_certificate, tls_context
@@ -49,6 +53,34 @@ def test_clients_that_trust_the_certificate_connect_and_others_do_not(tmp_path: 
                 await until(connection, "response.done")
 
     run_clean(main())
+
+
+def test_a_client_that_vanishes_over_tls_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    certificate = self_signed_certificate("127.0.0.1")
+    file = tmp_path / "own.pem"
+    file.write_bytes(certificate)
+    tls = tls_context(ServerSettings(certificate=str(file)))
+
+    async def main() -> None:
+        async with running_server(ListMaker(), server_settings(), Access(()), tls) as server:
+            address = server.address.replace("https", "wss")
+            socket = await connect(f"{address}/v1/stream", ssl=trusting(certificate))
+            await socket.recv()
+            assert any(channel.is_connected for channel in server.channels)
+            socket.transport.abort()
+            while any(channel.is_connected for channel in server.channels):
+                await asyncio.sleep(0.01)
+
+    run_clean(main())
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+
+def test_a_connection_that_is_gone_has_nothing_unsent() -> None:
+    class Gone(asyncio.Transport):
+        def get_write_buffer_size(self) -> int:
+            raise AttributeError("'NoneType' object has no attribute '_get_write_buffer_size'")
+
+    assert _unsent_bytes(Gone()) == 0
 
 
 def test_a_certificate_is_made_by_one_flag() -> None:

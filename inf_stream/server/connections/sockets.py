@@ -58,7 +58,7 @@ class SocketConnection:
     def _let_go(self) -> None:
         """Whoever does not read what was sent keeps no socket here."""
         transport = self._transport
-        if isinstance(transport, asyncio.Transport) and (self._cut is not None or transport.get_write_buffer_size()):
+        if isinstance(transport, asyncio.Transport) and (self._cut is not None or _unsent_bytes(transport)):
             transport.abort()
 
     async def _read(self) -> None:
@@ -90,6 +90,14 @@ class SocketConnection:
         await asyncio.wait({closing}, timeout=_CLOSE_S)
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """What still waits to be sent; nothing if the connection is gone, which asyncio's TLS transports cannot say."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:
+        return 0
 
 
 class SocketDoor:

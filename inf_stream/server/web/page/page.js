@@ -27,8 +27,9 @@ connection.addEventListener("status", ({ detail }) => {
   if (!detail.ended) return;
   hello = null;
   if (detail.wantsKey) $("entry").open = true;
-  for (const line of open.values()) problem(line, "no answer: the connection ended");
+  for (const answer of open.values()) problem(answer, "no answer: the connection ended");
   open.clear();
+  problem(line("problem"), detail.text);
   refresh();
   const again = document.createElement("button");
   again.type = "button";
@@ -164,7 +165,10 @@ $("ask").addEventListener("submit", (event) => {
   const text = $("question").value.trim();
   if (!text) return;
   const id = `q${(asked += 1)}`;
-  if (!connection.send({ type: "ask", id, text, aside: $("aside").checked })) return;
+  if (!connection.send({ type: "ask", id, text, aside: $("aside").checked })) {
+    problem(line("problem"), "not asked: there is no connection to the server");
+    return;
+  }
   $("question").value = "";
   line("question").append(text);
   const answer = line("answer");
@@ -271,6 +275,7 @@ function showSecond(second) {
   $("past-label").textContent = clock(picture.atS);
   $("past").hidden = $("past-label").hidden = false;
   clearTimeout(pastTimer);
+  $("stage").scrollIntoView({ block: "nearest", behavior: "smooth" });
   pastTimer = setTimeout(() => ($("past").hidden = $("past-label").hidden = true), PAST_MS);
 }
 
@@ -305,6 +310,10 @@ function refresh() {
   $("empty").hidden = source !== null;
   $("cancel").disabled = open.size === 0;
 }
+
+// A page that is left wants no more of its session; one that comes back from the browser's memory begins a new one.
+window.addEventListener("pagehide", () => connection.close());
+window.addEventListener("pageshow", (event) => event.persisted && begin());
 
 refresh();
 begin();
