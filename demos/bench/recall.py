@@ -9,10 +9,10 @@ appear?", of things that few pictures have shown, judged by what is recalled for
 recalled frame shows X than an archived one (lift; 1 is chance). All questions are asides, so they change nothing.
 
 The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships;
-`untimed` is the same without reading times from the question; `mean-query` chooses as ReKV (arXiv 2503.00540) does,
-each layer by itself by the question's mean query, without reading times. What a question costs before its first
-answer token is measured in thread time, with the recall and right after it without, so that both have the same
-machine.
+`untimed` is the same without reading times from the question; `all-vote` is that with a vote and a choice of every
+layer; `mean-query` chooses as ReKV (arXiv 2503.00540) does, each layer by itself by the question's mean query,
+without reading times. What a question costs before its first answer token is measured in thread time, with the recall
+and right after it without, so that both have the same machine.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from features import read_picture
 from inf_stream.base.clock import format_clock
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import Frame
-from inf_stream.cache.archive.recall import Recall
+from inf_stream.cache.archive import Archive, Recall
 from inf_stream.cache.archive.usual import UsualQuery
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
@@ -44,7 +44,7 @@ from inf_stream.engine.moments import read_span
 from inf_stream.models.weights import LoadedWeights
 
 S = 1_000_000_000
-CONFIGURATIONS = ("alone", "recall", "untimed", "mean-query")
+CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query")
 EDGE = 256
 THINGS, FEW = 3, 0.15
 """Things that are asked after in a round, and of how many of the pictures such a thing is in, at most."""
@@ -57,14 +57,23 @@ class MeanQuery(UsualQuery):
         return self._heard[layer]
 
 
-def each_by_itself(recall: Recall, choose: object) -> object:
-    """Every layer chooses without the votes of those below."""
+class AllVote(Recall):
+    """Every layer adds its vote and chooses."""
 
-    def chosen(layer: int) -> None:
-        recall.begin_choice()
-        choose(layer)  # type: ignore[operator]
+    def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
+        super().__init__(archive, start, between_ns)
+        self._voters = tuple(range(archive.layout.layers))
 
-    return chosen
+
+class EachByItself(AllVote):
+    """Every layer chooses, without the votes of those below."""
+
+    def choose(self, layer: int) -> None:
+        self._votes.zero_()
+        super().choose(layer)
+
+
+RIVALS = {"all-vote": AllVote, "mean-query": EachByItself}
 
 
 @dataclass
@@ -117,8 +126,9 @@ class Listener:
             if with_recall:
                 span = read_span(asked.text, now_ns) if self.configuration == "recall" else None
                 cache.open_recall(span)
-                if cache.recall is not None and self.configuration == "mean-query":
-                    cache.recall.choose = each_by_itself(cache.recall, cache.recall.choose)  # type: ignore[method-assign]
+                rival = RIVALS.get(self.configuration)
+                if cache.recall is not None and rival is not None:
+                    cache.recall = rival(cache.recall.archive, cache.recall.start, span)
             chunk = engine._assembler.question(asked.text, now_ns)
             hidden = engine._feed(chunk)
             cache.end_choice(learn=False)

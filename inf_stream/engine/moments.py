@@ -22,6 +22,7 @@ _LENGTH = rf"(?:{_AMOUNT}[ -])?{_UNIT}"
 _FLAGS = re.IGNORECASE | re.ASCII
 _BETWEEN = re.compile(rf"{_CLOCK}\s*(?:and|to|until|till|[-\u2013])\s*{_CLOCK}", _FLAGS)
 _SIDE = re.compile(rf"\b(before|until|till|by|after|since|from)\s+{_CLOCK}", _FLAGS)
+_BEGINS = ("after", "since", "from")
 _MOMENT = re.compile(_CLOCK, _FLAGS)
 _LAST = re.compile(rf"\b(?:the|these)\s+(?:last|past|previous)\s+{_LENGTH}", _FLAGS)
 _FIRST = re.compile(rf"\bthe\s+first\s+{_LENGTH}", _FLAGS)
@@ -48,12 +49,9 @@ def _read_span_s(text: str, now_s: float) -> tuple[float, float] | None:
         one, other = _clock_s(match.groups()[:3]), _clock_s(match.groups()[3:])
         return min(one, other), max(one, other)
     if sides := list(_SIDE.finditer(text)):
-        moments = [
-            (match[1].lower() in ("before", "until", "till", "by"), _clock_s(match.groups()[1:])) for match in sides
-        ]
-        return max((m for ends, m in moments if not ends), default=0.0), min(
-            (m for ends, m in moments if ends), default=now_s
-        )
+        begins = [_clock_s(side.groups()[1:]) for side in sides if side[1].lower() in _BEGINS]
+        ends = [_clock_s(side.groups()[1:]) for side in sides if side[1].lower() not in _BEGINS]
+        return max(begins, default=0.0), min(ends, default=now_s)
     if match := _MOMENT.search(text):
         return _around(_clock_s(match.groups()))
     if match := _LAST.search(text):

@@ -116,13 +116,6 @@ class Archive:
         """Memory and disk of the blocks that are there, index included."""
         return 0 if self._store is None else self.blocks * self._block_bytes(self._store.shape.tokens)
 
-    def span_ns(self) -> tuple[int, int] | None:
-        """Stream times of what is there, or None."""
-        if not self.blocks:
-            return None
-        places = self._places()
-        return int(self._facts.from_ns[places].min()), int(self._facts.to_ns[places].max())
-
     def facts(self) -> dict[str, int | float]:
         """The sizes by the names of their settings; a saved session goes on with the same only."""
         sizes = self.sizes
@@ -313,8 +306,8 @@ class Archive:
         if not all(isinstance(p, list) and [type(n) for n in p] == [int, int] and p[1] < written for p in last):
             raise StateError("the saved session has something else than pairs of numbers as 'last'")
         self._last = dict(last)
-        there = written - max(0, written - store.capacity)
         store.count(written)
+        there = self.blocks
         for name, ring in store.filled().items():
             ring.copy_(state.tensor(name, tuple(ring.shape), ring.dtype))
         places = self._places()

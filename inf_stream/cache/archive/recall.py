@@ -3,8 +3,8 @@
 Choosing. A layer scores every block by how well its mean key answers what is particular to the question
 (`inf_stream.cache.archive.usual`): the question's mean query, as ReKV (arXiv 2503.00540) takes it, less the usual one.
 The scores are standardised and added to those of the layers below, so no layer's choice is its own alone, and no extra
-pass over the question is needed. Only the lower third of the layers has a vote, the others take what that chose: on the
-built-in model more votes made the choice worse (`demos/bench/recall.py`), and so most layers recall the same moments.
+pass over the question is needed. Only the lower third of the layers has a vote, and the others take what that chose, so
+that most layers recall the same moments (`all-vote` in `demos/bench/recall.py` is the other way).
 
 Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
 leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
@@ -45,7 +45,8 @@ class Recall:
         self.blocks = min(archive.recall_blocks, int(allowed.sum())) if self._voters else 0
         self.tokens = self.blocks * archive.block_tokens
         self._allowed = torch.nonzero(allowed)[:, 0].to(device)
-        self._numbers = archive.numbers(self._allowed.cpu())
+        self._numbers = archive.numbers(torch.nonzero(allowed)[:, 0])
+        self._stale = torch.zeros(len(self._allowed), dtype=torch.bool, device=device)
         self._votes = torch.zeros(len(self._allowed), device=device)
         self._chosen: dict[int, Tensor] = {}
         self._hidden: dict[int, Tensor | None] = {}
@@ -56,6 +57,8 @@ class Recall:
     def begin_choice(self) -> None:
         """More of the question follows: the layers choose afresh."""
         self._votes.zero_()
+        # While a long question is read, new blocks may take the places of the oldest.
+        self._stale = (self.archive.numbers(self._allowed.cpu()) != self._numbers).to(self._stale.device)
 
     def choose(self, layer: int) -> None:
         """Let a layer choose by what it heard of the question, in rising order of layers."""
@@ -67,12 +70,9 @@ class Recall:
         asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
         scores = (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
         self._votes += (scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-12)
-        # While a long question is read, new blocks may take the places of the oldest.
-        stale = self.archive.numbers(self._allowed.cpu()) != self._numbers
-        votes = self._votes.masked_fill(stale.to(self._votes.device), -torch.inf)
-        best = self._allowed[votes.topk(self.blocks).indices].cpu()
+        best = self._allowed[self._votes.masked_fill(self._stale, -torch.inf).topk(self.blocks).indices].cpu()
         self._chosen[layer] = chosen = self.archive.in_time_order(best)
-        gone = torch.isin(chosen, self._allowed.cpu()[stale]).repeat_interleave(self.archive.block_tokens)
+        gone = torch.isin(chosen, self._allowed[self._stale].cpu()).repeat_interleave(self.archive.block_tokens)
         filled = self.archive.filled(chosen) & ~gone
         self._hidden[layer] = None if bool(filled.all()) else ~filled
 

@@ -1,7 +1,7 @@
 """What questions have in common, so that a choice can rest on what is particular to one.
 
 The mean query of any question looks for the same few blocks: most of it is the form of a question. Taken by itself it
-finds frames with what is asked for no better than chance; less the mean of the questions before it, it finds them
+finds frames with what is asked for hardly better than chance, less the mean of the questions before it twice as often
 (`demos/bench/recall.py`).
 """
 
