@@ -304,8 +304,7 @@ class StreamCache:
 
     def evict(self) -> None:
         """Apply the policy's plan: compact the planes and rotate the kept keys afresh at their new positions."""
-        if self.recall is not None:
-            recalled = self._take_out(self.recall)
+        recalled = None if self.recall is None else self._take_out(self.recall)
         keep = self.plan()
         if self.archive is not None:
             self.archive.take(self.slots, self.planes, keep)
@@ -321,7 +320,7 @@ class StreamCache:
             self.window.forget()
         self._since_eviction = 0
         self.evictions += 1
-        if self.recall is not None:
+        if self.recall is not None and recalled is not None:
             self._put_back(self.recall, recalled)
 
     def _take_out(self, recall: Recall) -> tuple[Tensor, Tensor]:

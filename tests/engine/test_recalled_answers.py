@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.lived_engine import S, answer, live, make_engine, picture
+from support.lived_engine import S, answer, live, make_engine, picture, rest_of_answer
 
 from inf_stream.base.errors import BudgetError, ConfigError, StateError
 from inf_stream.base.events import Question
@@ -23,13 +23,7 @@ def ask(engine: Engine, text: str, at_s: int, *, aside: bool = True) -> tuple[st
         for layer, window in enumerate(engine.cache.layout.sliding_windows):
             if window is None:
                 seconds |= {t // S for t in recall.archive.times_ns()[recall.chosen(layer)].tolist()}
-    told = ""
-    while True:
-        step = engine.step_answer()
-        told += step.text
-        if step.finished is not None:
-            engine.end_answer()
-            return told, seconds
+    return rest_of_answer(engine)[0], seconds
 
 
 @pytest.mark.parametrize("policy", ["inf-mllm", "h2o", "last-frames"])

@@ -51,6 +51,11 @@ def answer(engine: Engine, number: int) -> str:
 def hear(engine: Engine, asked: Question) -> tuple[str, FinishReason]:
     """The whole answer, and why it ended."""
     engine.begin_answer(asked)
+    return rest_of_answer(engine)
+
+
+def rest_of_answer(engine: Engine) -> tuple[str, FinishReason]:
+    """What is still to come of an open answer, which then is closed; and why it ended."""
     text = ""
     while True:
         step = engine.step_answer()

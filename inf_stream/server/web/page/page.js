@@ -15,7 +15,6 @@ const frames = new Frames($("video"), connection);
 const strip = new Strip($("strip"), showSecond);
 const open = new Map(); // id of an answer -> its line
 const watches = new Map(); // id of a watch -> its question
-let hello = null;
 let source = null; // {stream} or {address}
 let asked = 0;
 let settledInLastSeconds = [];
@@ -25,7 +24,6 @@ let settledInLastSeconds = [];
 connection.addEventListener("status", ({ detail }) => {
   $("status").textContent = detail.text;
   if (!detail.ended) return;
-  hello = null;
   if (detail.wantsKey) $("entry").open = true;
   for (const answer of open.values()) problem(answer, "no answer: the connection ended");
   open.clear();
@@ -38,10 +36,9 @@ connection.addEventListener("status", ({ detail }) => {
   $("status").append(" ", again);
 });
 
-connection.addEventListener("hello", ({ detail }) => {
-  hello = detail;
+connection.addEventListener("hello", ({ detail: hello }) => {
   $("model").textContent = `${hello.model}, ${hello.limits.budget_tokens.toLocaleString("en")} tokens of memory`;
-  if (detail.isNew) {
+  if (hello.isNew) {
     frames.forget();
     for (const [id, question] of watches) sendWatch(id, question);
   }
