@@ -130,7 +130,7 @@ class Listener:
                 if cache.recall is not None and rival is not None:
                     cache.recall = rival(cache.recall.archive, cache.recall.start, span)
             chunk = engine._assembler.question(asked.text, now_ns)
-            hidden = engine._feed(chunk)
+            hidden = engine._reader.read(chunk)
             cache.end_choice(learn=False)
             engine._assembler.accept(chunk, engine._assembler.turn)
             first = model.logits(hidden[-1:])

@@ -139,6 +139,12 @@ class ServerSettings:
         "", "web pages that may connect besides this server's own, e.g. 'https://a.example https://b.example'"
     )
     sessions: int = setting(4, "sessions at once; one more is refused", low=1, high=4096)
+    together: int = setting(
+        8,
+        "answers of so many sessions read their tokens in one pass over the weights; 1: each by itself",
+        low=1,
+        high=64,
+    )
     connections: int = setting(64, "connections at once; one more is refused", low=1, high=65536)
     watches: int = setting(8, "standing questions of one session", low=0, high=256)
     watch_interval_s: float = setting(2.0, "least stream time between two looks of one watch", low=0.1, high=86400.0)

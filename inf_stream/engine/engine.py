@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inf_stream.base.config import AnswerSettings
-from inf_stream.base.errors import BudgetError, ModelError, SessionError, StateError
+from inf_stream.base.errors import ModelError, SessionError, StateError
 from inf_stream.base.events import Evidence, FinishReason, Frame, Question
 from inf_stream.base.state import State
 from inf_stream.cache.archive.usual import USUAL_QUESTIONS
@@ -23,6 +23,7 @@ from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
 from inf_stream.engine.moments import read_span
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
+from inf_stream.engine.reading import ChunkReader, Reading
 from inf_stream.engine.sampling import Sampler, TextAssembler
 from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.stream_model import StreamModel
@@ -65,8 +66,8 @@ class Engine:
     def __init__(self, model: StreamModel, cache: StreamCache, answers: AnswerSettings, *, time_format: str = "auto"):
         self.model, self.cache, self._answers = model, cache, answers
         self._assembler = Assembler(model, time_format)
+        self._reader = ChunkReader(model, cache)
         self._open: _OpenAnswer | None = None
-        self._meter: EvidenceMeter | None = None
         self._evidence: tuple[Evidence, ...] = ()
         self._counts = _Counts()
         self._process = psutil.Process()
@@ -112,10 +113,10 @@ class Engine:
         with self._assembler.undone_on_error():
             for frame, visual in zip(frames, encoded, strict=True):
                 chunk = self._assembler.frame(frame, visual)
-                self._require_fits(chunk)
+                self._reader.require_frame_fits(chunk)
                 self._assembler.accept(chunk, Turn.USER_FRAME)
                 chunks.append(chunk)
-            self._feed(Chunk.concatenate(chunks))
+            self._reader.read(Chunk.concatenate(chunks))
         self._counts.frames += len(frames)
         self._counts.frame_tokens = max(len(c) for c in chunks)
 
@@ -126,7 +127,7 @@ class Engine:
         if not text:
             return
         chunk = self._assembler.text(text, at_ns)
-        self._feed(chunk)
+        self._reader.read(chunk)
         self._assembler.accept(chunk, Turn.USER_TEXT)
 
     # ---- answers -----------------------------------------------------------------------------------
@@ -146,9 +147,9 @@ class Engine:
         asked_in = self._assembler.place()
         chunk = self._assembler.question(question.text, question.at_ns)
         limit_tokens = question.max_tokens or self._answers.max_tokens
-        self._meter = EvidenceMeter(self.cache) if self._counts.frames else None
+        self._reader.meter = EvidenceMeter(self.cache) if self._counts.frames else None
         if question.aside:
-            limit_tokens = min(limit_tokens, self._require_aside_fits(chunk))
+            limit_tokens = min(limit_tokens, self._reader.require_aside_fits(chunk))
             self.cache.set_mark()
         try:
             if self.cache.archive is not None:
@@ -159,7 +160,7 @@ class Engine:
             self.cache.close_recall()
             if question.aside:
                 self._leave_aside(asked_in)
-            self._meter = None
+            self._reader.meter = None
             raise
         number = -1 - self._counts.asides if question.aside else self._counts.answers
         self._open = _OpenAnswer(
@@ -177,13 +178,9 @@ class Engine:
             self._counts.answers += 1
 
     def _read_question(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
-        limit = self.cache.budget_tokens // 2
-        if len(chunk) > limit:
-            raise BudgetError(
-                f"question of {len(chunk)} tokens; at most {limit}, half of the cache budget, are allowed: "
-                "shorten it, raise cache.budget_tokens, or send long text as stream text before the question"
-            )
-        hidden = self._feed(chunk)
+        remedy = "shorten it, raise cache.budget_tokens, or send long text as stream text before the question"
+        self._reader.require_prompt_fits(chunk, "question", remedy)
+        hidden = self._reader.read(chunk)
         self._assembler.accept(chunk, Turn.ANSWER)
         return hidden
 
@@ -203,14 +200,35 @@ class Engine:
             return AnswerStep(text + answer.text.finish(), FinishReason.LENGTH)
         return AnswerStep(text)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the latest token of an open answer has yet to be read before the next one can be drawn."""
+        return self._open is not None and self._open.unread is not None
+
+    def begin_reading(self) -> Reading:
+        """That token's pass over the weights, to be made together with those of other engines; it is `has_unread`.
+
+        Nothing changes until `Reading.end`; one that never ends leaves `step_answer` to read the token by itself.
+        """
+        answer = self._require_answer()
+        assert answer.unread is not None, "something is unread"
+        chunk = self._assembler.answer_token(answer.unread)
+        step = self._reader.begin(chunk)
+
+        def end(logits: Float[Tensor, "vocabulary"]) -> None:
+            self._reader.commit(step)
+            self._have_read(answer, chunk, logits)
+
+        return Reading(chunk, step, end)
+
     def end_answer(self) -> int:
         """Close the answer, finished or not; what was said stays in the cache, but of an aside nothing does.
 
         Returns its number of tokens.
         """
         answer = self._require_answer()
-        self._evidence = () if self._meter is None else self._meter.most()
-        self._meter = None
+        self._evidence = () if self._reader.meter is None else self._reader.meter.most()
+        self._reader.meter = None
         if answer.question.aside:
             self._open = None
             self.cache.close_recall()
@@ -331,37 +349,25 @@ class Engine:
         self.cache.return_to_mark()
         self._assembler.return_to(asked_in)
 
-    def _require_aside_fits(self, chunk: Chunk) -> int:
-        """Tokens that are left for the answer."""
-        left = self.cache.room_tokens - len(chunk)
-        if self.cache.policy.bounded and left < 1:
-            raise BudgetError(
-                f"aside of {len(chunk)} tokens; there is room for {self.cache.room_tokens - 1} without forgetting "
-                "anything: shorten it, raise cache.chunk_tokens, or ask it as a question of the stream"
-            )
-        return left if self.cache.policy.bounded else 1 << 30
-
     def _read_unread(self, answer: _OpenAnswer) -> None:
         if answer.unread is None:
             return
         chunk = self._assembler.answer_token(answer.unread)
-        hidden = self._feed(chunk)
+        hidden = self._reader.read(chunk)
+        self._have_read(answer, chunk, self.model.logits(hidden)[0])
+
+    def _have_read(self, answer: _OpenAnswer, chunk: Chunk, logits: Float[Tensor, "vocabulary"]) -> None:
         self._assembler.accept(chunk, Turn.ANSWER)
-        answer.unread = None
-        answer.logits = self.model.logits(hidden)[0]
+        answer.unread, answer.logits = None, logits
 
     def _ensure_open(self) -> None:
         if self._assembler.turn is not Turn.UNOPENED:
             return
         chunk = self._assembler.opening()
         if chunk is not None:
-            limit = self.cache.budget_tokens // 2
-            if len(chunk) > limit:
-                raise BudgetError(
-                    f"system prompt of {len(chunk)} tokens; at most {limit}, half of the cache budget, are allowed: "
-                    "shorten model.system_prompt or raise cache.budget_tokens"
-                )
-            self._feed(chunk)
+            remedy = "shorten model.system_prompt or raise cache.budget_tokens"
+            self._reader.require_prompt_fits(chunk, "system prompt", remedy)
+            self._reader.read(chunk)
             self._assembler.accept(chunk, Turn.USER)
             self.cache.close_opening()
         self._assembler.turn = Turn.USER
@@ -377,54 +383,11 @@ class Engine:
             self.cache.set_mark()
             try:
                 self.cache.open_recall()
-                self._feed(chunk)
+                self._reader.read(chunk)
                 self.cache.end_choice()
             finally:
                 self.cache.close_recall()
                 self.cache.return_to_mark()
-
-    def _feed(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
-        """Run the model over a chunk in parts of at most `chunk_tokens`; returns the last part's hidden states."""
-        start, hidden = 0, None
-        try:
-            while start < len(chunk):
-                stop = self._end_of_part(chunk, start)
-                part = chunk.slice(start, stop)
-                step = self.cache.begin(part.tags, watched=self._meter is not None)
-                hidden = self.model.forward(part, step)
-                if self._meter is not None:
-                    self._meter.add(step)
-                self.cache.commit(step)
-                start = stop
-        except torch.OutOfMemoryError as error:
-            raise BudgetError(
-                f"out of memory on {self.model.device} while reading {len(chunk)} tokens into a cache of "
-                f"{self.cache.bytes() / 2**20:.0f} MiB; lower cache.budget_tokens or cache.chunk_tokens"
-            ) from error
-        assert hidden is not None, "a chunk has tokens"
-        return hidden
-
-    def _end_of_part(self, chunk: Chunk, start: int) -> int:
-        stop = min(start + self.cache.chunk_tokens, len(chunk))
-        if not self.model.layout.bidirectional_frames or stop == len(chunk):
-            return stop
-        segment, visual = chunk.tags.segment, chunk.tags.visual
-        while visual[stop] and segment[stop] == segment[stop - 1]:
-            stop -= 1
-            if stop == start:
-                raise BudgetError(
-                    f"a frame of this model is read in one piece, but is longer than {self.cache.chunk_tokens} "
-                    "tokens; raise cache.chunk_tokens"
-                )
-        return stop
-
-    def _require_fits(self, frame: Chunk) -> None:
-        room = self.cache.budget_tokens - self.cache.policy.least_budget_tokens
-        if len(frame) > room:
-            raise BudgetError(
-                f"a frame has {len(frame)} tokens with its time text; a budget of {self.cache.budget_tokens} keeps "
-                f"at most {room} of a frame: raise cache.budget_tokens or choose a model with fewer tokens a frame"
-            )
 
     def _require_no_answer(self) -> None:
         if self._open is not None:

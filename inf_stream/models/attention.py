@@ -5,8 +5,10 @@ receives unrotated queries and keys. Everything that concerns positions, storage
 `AttentionStep` that travels through the forward call as the keyword argument `stream_step`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -31,6 +33,32 @@ class AttentionStep(Protocol):
         Rows behind the step's tokens are padding.
         """
         ...
+
+
+class StepsTogether:
+    """The steps of several streams in one forward pass: each attends with its own rows over its own cache.
+
+    `lengths` are the rows of each, in order; rows behind them all are padding.
+    """
+
+    def __init__(self, steps: Sequence[AttentionStep], lengths: Sequence[int]):
+        self._steps, self._lengths = steps, list(lengths)
+
+    def attend(
+        self,
+        layer: int,
+        queries: Float[Tensor, "query_heads rows head_dim"],
+        keys: Float[Tensor, "kv_heads rows head_dim"],
+        values: Float[Tensor, "kv_heads rows head_dim"],
+        scaling: float,
+    ) -> Float[Tensor, "query_heads rows head_dim"]:
+        """See `AttentionStep.attend`."""
+        out, start = torch.zeros_like(queries), 0
+        for step, length in zip(self._steps, self._lengths, strict=True):
+            part = slice(start, start + length)
+            out[:, part] = step.attend(layer, queries[:, part], keys[:, part], values[:, part], scaling)
+            start += length
+        return out
 
 
 def streaming_attention(

@@ -13,7 +13,7 @@ from inf_stream.base.grid import padded_tokens
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import Table
 from inf_stream.models import attention
-from inf_stream.models.attention import AttentionStep
+from inf_stream.models.attention import AttentionStep, StepsTogether
 from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.families import Family, family_of
 from inf_stream.models.template import TurnTemplate, turn_template
@@ -74,8 +74,20 @@ class StreamModel:
 
         The chunk is padded to one of a few lengths (`inf_stream.base.grid`); the step leaves the padding out.
         """
+        return self._forward(chunk, step, padded_tokens(len(chunk)))
+
+    @torch.inference_mode()
+    def forward_together(
+        self, chunks: Sequence[Chunk], steps: Sequence[AttentionStep]
+    ) -> list[Float[Tensor, "tokens width"]]:
+        """`forward` for short chunks of several streams in one pass over the weights, each with its own step."""
+        lengths = [len(chunk) for chunk in chunks]
+        rows = 1 << (sum(lengths) - 1).bit_length()
+        hidden = self._forward(Chunk.concatenate(list(chunks)), StepsTogether(steps, lengths), rows)
+        return list(torch.split(hidden, lengths))
+
+    def _forward(self, chunk: Chunk, step: AttentionStep, rows: int) -> Float[Tensor, "tokens width"]:
         tokens = len(chunk)
-        rows = padded_tokens(tokens)
         shape = (3, 1, rows) if self.layout.segmented else (1, rows)
         extra: dict[str, object] = {}
         if chunk.deepstack is not None and chunk.deepstack.shape[1]:

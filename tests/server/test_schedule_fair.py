@@ -57,13 +57,19 @@ def test_ordinary_jobs_are_held_back_for_an_urgent_lane_but_not_for_ever() -> No
     assert schedule.take() == "f2"
 
 
-def test_a_removed_lane_leaves_nothing() -> None:
-    schedule: FairSchedule[str] = FairSchedule()
-    schedule.add("a", "a1", urgent=True)
-    schedule.add("b", "b1", urgent=False)
-    assert schedule.remove("a") == ["a1"]
-    assert schedule.remove("a") == []
-    assert taken(schedule) == ["b1"]
+def test_jobs_that_join_are_taken_beside_the_turns_of_others() -> None:
+    schedule: FairSchedule[str] = FairSchedule(patience=2)
+    for job in ("a1", "a2", "b1", "c1", "c2"):
+        schedule.add(job[0], job, urgent=job[0] != "c")
+    assert schedule.peek() == "a"
+    assert schedule.take() == "a1"
+    assert schedule.take_with(lambda lane: lane in ("b", "c"), 5) == ["b1", "c1"]
+    assert not schedule.waits("b")
+    assert schedule.waits("c")
+    assert schedule.take_with(lambda lane: True, 0) == []
+    assert schedule.take_with(lambda lane: False, 5) == []
+    assert taken(schedule) == ["a2", "c2"]
+    assert schedule.peek() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60), st.integers(1, 4))

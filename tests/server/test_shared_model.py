@@ -1,5 +1,6 @@
 """Engines of one model do not know of each other."""
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 
@@ -8,15 +9,24 @@ import pytest
 import torch
 from support.tiny_models import tiny_weights
 
-from inf_stream.base.config import AnswerSettings, ArchiveSettings, CacheSettings, ModelSettings, Settings
+from inf_stream.base.config import (
+    AnswerSettings,
+    ArchiveSettings,
+    CacheSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+)
 from inf_stream.base.errors import BudgetError
-from inf_stream.base.events import Frame, Question
+from inf_stream.base.events import AnswerFinished, Frame, Question
 from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.models.weights import LoadedWeights, machine_facts
 from inf_stream.models.weights.placement import CudaFacts
 from inf_stream.server.sessions import engines as module
+from inf_stream.server.sessions import worker as worker_module
 from inf_stream.server.sessions.engines import SessionOptions, SharedModel
-from inf_stream.server.sessions.lazy_engine import LazyEngine
+from inf_stream.server.sessions.hub import Hub
+from inf_stream.server.sessions.lazy_engine import LazyEngine, read_together
 
 S = 1_000_000_000
 SETTINGS = Settings(
@@ -134,3 +144,48 @@ def test_a_lazy_engine_is_made_at_its_first_step(weights: LoadedWeights) -> None
     for _ in range(2):
         with pytest.raises(BudgetError):
             hopeless.ingest_text("x", 0)
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_sessions_that_answer_at_the_same_time_say_what_each_says_alone(
+    weights: LoadedWeights, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real engine thread: several answers, read together or each by itself."""
+    model = SharedModel(SETTINGS, weights)
+    most = [0]
+
+    def read(engines: Sequence[LazyEngine]) -> None:
+        most[0] = max(most[0], len(engines))
+        read_together(engines)
+
+    monkeypatch.setattr(worker_module, "read_together", read)
+    times: list[str] = []
+
+    async def asked_all_at_once(count: int, first: int) -> list[str]:
+        settings = dataclasses.replace(SETTINGS, server=ServerSettings(together=together))
+        hub = Hub(model, settings, timer=lambda name, s: times.append(name))
+        said: dict[str, str] = {}
+        sessions = []
+        for number in range(first, first + count):
+
+            def listen(event: object, who: int = number) -> None:
+                if isinstance(event, AnswerFinished):
+                    said[str(who)] = event.text
+
+            session = hub.open(listen, waits=True)
+            for step in range(4 + number):
+                pixels = np.full((24, 24, 3), (37 * number + 11 * step) % 256, dtype=np.uint8)
+                await session.frame(session.number_frame(), pixels, step * S)
+            sessions.append(session)
+        while not all(session.is_idle for session in sessions):
+            await asyncio.sleep(0.01)
+        for number, session in enumerate(sessions, first):
+            session.ask(session.new_question(f"what about {number}?", max_tokens=12), in_order=True)
+        await hub.close(patience_s=30)
+        return [said[str(number)] for number in range(first, first + count)]
+
+    all_at_once = asyncio.run(asked_all_at_once(4, 0))
+    assert most[0] == (4 if together > 1 else 0)
+    assert times.count("token") >= 12, "tokens that were read together are counted, too"
+    assert all_at_once == [said for number in range(4) for said in asyncio.run(asked_all_at_once(1, number))]
+    assert len(set(all_at_once)) == 4, "different streams are answered differently"

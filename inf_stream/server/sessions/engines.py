@@ -211,12 +211,14 @@ class UsageEngine(ForwardingEngine):
     question came, and `image_tokens` belong to frames.
 
     Attributes:
+        answering: the engine itself.
         memory: which seconds are kept, a second old at most while frames come; replaced as a whole, so that any
             thread may read it. None before the first frame.
     """
 
     def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic):
         super().__init__(engine)
+        self.answering = engine
         self.memory: Memory | None = None
         self._cache, self._clock_s = engine.cache, clock_s
         self._usage: dict[str, float | int | str] = {}

@@ -45,7 +45,7 @@ class Hub:
     ):
         self.maker, self.settings = maker, settings
         self.admission = Admission(settings.server.sessions, maker.session_bytes, maker.free_bytes())
-        self.worker = EngineWorker()
+        self.worker = EngineWorker(most_together=settings.server.together)
         self.is_draining = False
         self.retry_after_s = retry_after_s
         self._timer, self._observer, self._clock_ns = timer, observer, clock_ns

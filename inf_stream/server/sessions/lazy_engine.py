@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from inf_stream.base.events import Evidence, Frame, Question
+from inf_stream.engine import together
+from inf_stream.engine.engine import Engine
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
 from inf_stream.server.sessions.engines import EngineMaker, Memory, SessionOptions, UsageEngine
 
@@ -22,6 +24,7 @@ class LazyEngine:
         self.options = options
         self._maker, self._timer = maker, timer
         self._engine: SteppedEngine | None = None
+        self._read_s = 0.0
 
     def configure(self, options: SessionOptions) -> None:
         """Change the options of an engine that is not made yet.
@@ -61,11 +64,17 @@ class LazyEngine:
         self._timer("question", time.monotonic() - began_s)
 
     def step_answer(self) -> AnswerStep:
-        """As the engine's."""
-        began_s = time.monotonic()
+        """As the engine's; the time of a `read_together` before it counts."""
+        began_s = time.monotonic() - self._read_s
+        self._read_s = 0.0
         step = self._made().step_answer()
         self._timer("token", time.monotonic() - began_s)
         return step
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the next step needs a token read that `read_together` could read."""
+        return isinstance(self._engine, UsageEngine) and self._engine.answering.has_unread
 
     def end_answer(self) -> int:
         """As the engine's."""
@@ -88,3 +97,15 @@ class LazyEngine:
         if self._engine is None:
             self._engine = self._maker.make(self.options)
         return self._engine
+
+    def _answering(self) -> Engine:
+        assert isinstance(self._engine, UsageEngine), "an engine that has something unread"
+        return self._engine.answering
+
+
+def read_together(engines: Sequence[LazyEngine]) -> None:
+    """See `inf_stream.engine.together.read_together`; each engine's next step counts the time as its own."""
+    began_s = time.monotonic()
+    together.read_together([engine._answering() for engine in engines])
+    for engine in engines:
+        engine._read_s = time.monotonic() - began_s

@@ -82,6 +82,7 @@ class LiveSession:
         self.has_begun = False
         self.failure: BaseException | None = None
         self._engine, self._lane, self._listener, self._clock_ns = engine, lane, listener, clock_ns
+        lane.engine = engine
         self._opened_ns = clock_ns()
         self._clock = StreamClock(self._opened_ns)
         self._rate = RateLimit(settings.server.frames_per_second)
@@ -253,6 +254,8 @@ class LiveSession:
             await self._loop.run(self._wait_for_end)
         except Exception as error:  # noqa: BLE001 whoever listens learns of the end; `failure` says why
             self.failure = error
+        finally:
+            self._lane.engine = None  # the lane may be remembered as the latest one for long
 
     async def _wait_for_end(self) -> None:
         await self._ending.wait()

@@ -1,7 +1,7 @@
 """Whose turn it is on the one engine thread: plain queues, no thread, no clock."""
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -47,18 +47,42 @@ class FairSchedule(Generic[T]):
         `hold` keeps ordinary jobs back, but for those whose turn it is after `patience` urgent ones: an urgent lane is
         about to come back with its next job.
         """
-        is_free = not self._urgent and not hold
-        is_their_turn = self._ordinary and (is_free or self._passed_over >= self._patience)
-        ring = self._ordinary if is_their_turn else self._urgent
+        ring = self._next_ring(hold)
         if not ring:
             return None
-        self._passed_over = self._passed_over + 1 if self._ordinary and not is_their_turn else 0
-        lane, jobs = ring.popitem(last=False)
+        self._passed_over = self._passed_over + 1 if self._ordinary and ring is self._urgent else 0
+        return self._pop(ring, next(iter(ring)))
+
+    def waits(self, lane: Hashable) -> bool:
+        """Whether a job of this lane waits."""
+        return lane in self._urgent or lane in self._ordinary
+
+    def peek(self) -> Hashable | None:
+        """The lane whose job goes next if nothing is held back, or None if there is none."""
+        ring = self._next_ring(hold=False)
+        return next(iter(ring)) if ring else None
+
+    def take_with(self, joins: Callable[[Hashable], bool], most: int) -> list[T]:
+        """The next jobs of up to `most` lanes that may join the one just taken, urgent ones first.
+
+        They are nobody's turn, so they change nothing of whose turn it is next.
+        """
+        taken: list[T] = []
+        for ring in (self._urgent, self._ordinary):
+            joining = [lane for lane in ring if joins(lane)][: most - len(taken)]
+            taken += [self._pop(ring, lane) for lane in joining]
+        return taken
+
+    def _next_ring(self, hold: bool) -> OrderedDict[Hashable, deque[T]]:
+        is_free = not self._urgent and not hold
+        is_their_turn = self._ordinary and (is_free or self._passed_over >= self._patience)
+        return self._ordinary if is_their_turn else self._urgent
+
+    @staticmethod
+    def _pop(ring: OrderedDict[Hashable, deque[T]], lane: Hashable) -> T:
+        """The first job of a lane, which goes behind the others."""
+        jobs = ring.pop(lane)
         job = jobs.popleft()
         if jobs:
             ring[lane] = jobs
         return job
-
-    def remove(self, lane: Hashable) -> list[T]:
-        """Take out all jobs of a lane."""
-        return [job for ring in (self._urgent, self._ordinary) for job in ring.pop(lane, ())]

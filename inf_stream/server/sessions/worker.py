@@ -1,5 +1,6 @@
 """The one thread on which the engines of all sessions run, their steps in fair turns."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -7,26 +8,32 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from inf_stream.server.sessions.lazy_engine import LazyEngine, read_together
 from inf_stream.server.sessions.schedule import FairSchedule
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HOLD_S = 0.02
 """Longest wait for the next step of an answer, whose session must first take in what the last one gave.
 
-Without it a frame of another session would slip in between any two tokens.
+Without it a frame of another session would slip in between any two tokens, and tokens that can be read in one pass
+over the weights would be read one by one.
 """
 
 
 class EngineWorker:
     """Runs one job at a time, chosen by a `FairSchedule`. Each session has a `Lane` of its own.
 
+    Where the job next in turn needs the latest token of an answer read, those of up to `most_together` sessions in all
+    are read in one pass over the weights, and their jobs follow at once; see `inf_stream.engine.together`.
+
     Ends with `close`, after the job in progress; what still waits then is cancelled.
     """
 
-    def __init__(self, patience: int = 8, hold_s: float = HOLD_S) -> None:
+    def __init__(self, patience: int = 8, hold_s: float = HOLD_S, most_together: int = 1) -> None:
         self._schedule: FairSchedule[_Job] = FairSchedule(patience)
-        self._hold_s = hold_s
+        self._hold_s, self._most_together = hold_s, most_together
         self._change = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="inf-stream-engine", daemon=True)
@@ -81,28 +88,48 @@ class EngineWorker:
         self._thread.join()
 
     def _work(self) -> None:
-        latest: Lane | None = None
-        while True:
-            job = self._next(latest)
-            if job is None:
-                return
-            job.run()
-            latest = job.lane
-            del job  # it holds an engine, which may be the last trace of a closed session
+        latest: list[Lane] = []
+        while jobs := self._next(latest):
+            latest = [job.lane for job in jobs]
+            if len(jobs) > 1:
+                self._read_together(latest)
+            while jobs:
+                jobs.pop(0).run()  # kept no longer: it holds an engine, perhaps the last trace of a closed session
 
-    def _next(self, latest: "Lane | None") -> "_Job | None":
+    def _next(self, latest: "list[Lane]") -> "list[_Job]":
+        """The job next in turn, and those that join it; none once the worker is closed."""
         hold_until_s = time.monotonic() + self._hold_s
         with self._change:
             while True:
                 if self._is_closed:
                     while (left := self._schedule.take()) is not None:
                         left.cancel()
-                    return None
-                hold_s = hold_until_s - time.monotonic() if latest is not None and latest.urgent else 0.0
-                job = self._schedule.take(hold=hold_s > 0)
-                if job is not None:
-                    return job
+                    return []
+                awaited = [lane for lane in latest if lane.urgent and not self._schedule.waits(lane)]
+                hold_s = hold_until_s - time.monotonic() if awaited else 0.0
+                if hold_s <= 0 or not self._could_join(awaited):
+                    job = self._schedule.take(hold=hold_s > 0)
+                    if job is not None:
+                        return [job, *self._joining(job)]
                 self._change.wait(hold_s if hold_s > 0 and len(self._schedule) else None)
+
+    def _could_join(self, awaited: "list[Lane]") -> bool:
+        """Whether a session that is about to come back has a token to be read with the one next in turn."""
+        following = self._schedule.peek()
+        return self._joins(following) and any(self._joins(lane) for lane in awaited)
+
+    def _joining(self, job: "_Job") -> "list[_Job]":
+        return self._schedule.take_with(self._joins, self._most_together - 1) if self._joins(job.lane) else []
+
+    def _joins(self, lane: object) -> bool:
+        return self._most_together > 1 and isinstance(lane, Lane) and lane.has_unread
+
+    def _read_together(self, lanes: "list[Lane]") -> None:
+        """Read the latest token of each; whatever fails, each session's own step tries again by itself."""
+        try:
+            read_together([lane.engine for lane in lanes if lane.engine is not None])
+        except Exception:  # noqa: BLE001
+            _LOG.warning("event=not-together sessions=%d", len(lanes), exc_info=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +143,20 @@ class Lane(Executor):
     """The executor of one session (`inf_stream.session.loop.SessionLoop`): its jobs run in their turn.
 
     `urgent` says that somebody waits for this session; set it from any thread.
+
+    Attributes:
+        engine: whose steps the jobs are, if they may join those of others.
     """
 
     def __init__(self, worker: EngineWorker):
+        self.engine: LazyEngine | None = None
         self._worker = worker
         self._urgent = False
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the engine's next step needs a token read; for the engine's thread."""
+        return self.engine is not None and self.engine.has_unread
 
     @property
     def urgent(self) -> bool:
