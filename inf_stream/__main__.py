@@ -4,9 +4,9 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; returns the exit status (see `inf_stream.cli.main`)."""
+    """Run the command line; returns the exit status (see `inf_stream.cli.main.main`)."""
     try:
-        from inf_stream.cli import main as run
+        from inf_stream.cli.main import main as run
 
         return run()
     except KeyboardInterrupt:

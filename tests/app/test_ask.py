@@ -221,7 +221,7 @@ def test_an_interrupt_ends_cleanly_and_still_draws_the_map(
 
 
 def test_an_interrupt_from_outside(seeing: Path, clip: Path) -> None:
-    code = "import sys; from inf_stream.cli import main; sys.exit(main())"
+    code = "import sys; from inf_stream.cli.main import main; sys.exit(main())"
     words = ["ask", str(clip), "What?", "--loop", "--json", "--model", str(seeing), "--budget", "64", "--threads", "1"]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -246,7 +246,7 @@ class Terminal:
 
     def __init__(self, *words: object):
         self._master, slave = pty.openpty()
-        code = "import sys; from inf_stream.cli import main; sys.exit(main())"
+        code = "import sys; from inf_stream.cli.main import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "chat", *map(str, words)]
         environment = os.environ | {"TERM": "dumb"}
         self._process = subprocess.Popen(

@@ -10,9 +10,9 @@ import pytest
 from support.command_line import run
 
 import inf_stream.__main__ as program
-from inf_stream.cli import main
+from inf_stream.cli.main import main
 
-COMMAND = [sys.executable, "-c", "import sys; from inf_stream.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from inf_stream.cli.main import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("words", [["--help"], [], ["ask", "--help"], ["chat", "--help"], ["demo", "--help"]])
@@ -48,7 +48,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     code = (
-        "import sys, contextlib\nfrom inf_stream.cli import main\n"
+        "import sys, contextlib\nfrom inf_stream.cli.main import main\n"
         "with contextlib.suppress(SystemExit): main(['ask', '--help'])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'av', 'cv2', 'rich', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
@@ -67,10 +67,10 @@ def test_the_console_script_is_this_function() -> None:
 def test_an_interrupt_while_the_program_is_loading_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "inf_stream.cli":
+            if name == "inf_stream.cli.main":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "inf_stream.cli")
+    monkeypatch.delitem(sys.modules, "inf_stream.cli.main")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     assert program.main() == 130
 
@@ -92,7 +92,7 @@ def test_the_package_can_be_run() -> None:
 )
 def test_what_is_wrong_on_the_command_line_is_refused_before_anything_slow_is_loaded(words: list[str]) -> None:
     code = (
-        "import sys\nfrom inf_stream.cli import main\n"
+        "import sys\nfrom inf_stream.cli.main import main\n"
         f"status = main({words!r})\n"
         "heavy = {'torch', 'transformers', 'av', 'cv2'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else status)\n"

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from inf_stream.app.flags import (
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import ConfigError
+from inf_stream.cli.settings import (
     MODEL_FLAGS,
     SOURCE_FLAGS,
     Override,
@@ -12,8 +14,6 @@ from inf_stream.app.flags import (
     merge,
     overrides,
 )
-from inf_stream.base.config import Settings
-from inf_stream.base.errors import ConfigError
 
 
 def parsed(*argv: str) -> list[Override]:

@@ -14,7 +14,7 @@ from support.command_line import run, save_tiny
 from support.realtime_clients import image_item, text_item, until
 from support.serving import run_clean
 
-from inf_stream.app.flags import SERVE_FLAGS
+from inf_stream.cli.serve import SERVE_FLAGS
 from inf_stream.server import serve as module
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.tiny_models import tiny_weights
 
-from inf_stream.cli import main
+from inf_stream.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -53,18 +53,6 @@ MODEL_FLAGS = {
     "--seed": "answer.seed",
 }
 """Flag -> the setting it overrides, for every command that answers."""
-SERVE_FLAGS = {
-    "--host": "server.host",
-    "--port": "server.port",
-    "--sessions": "server.sessions",
-    "--keys-file": "server.keys_file",
-    "--open-to-all": "server.open_to_all",
-    "--certificate": "server.certificate",
-    "--certificate-key": "server.certificate_key",
-    "--self-signed": "server.self_signed",
-    "--origins": "server.origins",
-}
-"""The same, for the server."""
 SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
 """The same, for commands that take in video."""
 

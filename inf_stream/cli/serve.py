@@ -1,0 +1,49 @@
+"""`inf-stream serve`: its flags."""
+
+import argparse
+
+from inf_stream.cli.command import Command
+from inf_stream.cli.settings import MODEL_FLAGS, add_configuration_flags, add_setting_flags, merge, overrides
+
+SERVE_FLAGS = {
+    "--host": "server.host",
+    "--port": "server.port",
+    "--sessions": "server.sessions",
+    "--keys-file": "server.keys_file",
+    "--open-to-all": "server.open_to_all",
+    "--certificate": "server.certificate",
+    "--certificate-key": "server.certificate_key",
+    "--self-signed": "server.self_signed",
+    "--origins": "server.origins",
+}
+"""Flag -> the setting of the server it overrides."""
+
+_EXAMPLES = """\
+examples:
+  inf-stream serve
+  inf-stream serve --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --sessions 8
+  inf-stream serve --host 0.0.0.0 --keys-file keys.txt --self-signed
+
+A page for people is at http://127.0.0.1:8765/. Clients of OpenAI's Realtime interface connect to
+ws://127.0.0.1:8765/v1/realtime as they are; /v1/chat/completions, /v1/models, /v1/stream (binary frames), /v1/sessions,
+/metrics and /health are beside it. Every session has a memory of its own, on one model. Ctrl-C and SIGTERM let answers
+end; a second one stops at once. API keys come from --keys-file and from the environment variable INF_STREAM_API_KEYS;
+beyond this machine the server asks for one.
+"""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_setting_flags(parser, SERVE_FLAGS | MODEL_FLAGS)
+    add_configuration_flags(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = merge(arguments.config, overrides(arguments, SERVE_FLAGS | MODEL_FLAGS))
+    from inf_stream.server.serve import serve
+
+    return serve(settings)
+
+
+COMMAND = Command(
+    "serve", "a server that many clients stream video to and ask, on one model", _add_flags, _run, _EXAMPLES
+)
