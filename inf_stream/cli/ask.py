@@ -7,10 +7,10 @@ from inf_stream.app.questions import plan_questions
 from inf_stream.base.errors import ConfigError
 from inf_stream.cli.command import Command
 from inf_stream.cli.settings import (
-    MODEL_FLAGS,
+    ENGINE_FLAGS,
     SOURCE_FLAGS,
     add_configuration_flags,
-    add_setting_flags,
+    add_engine_flags,
     merge,
     overrides,
 )
@@ -35,30 +35,29 @@ very small one, for trying things out; name a larger one with --model as in the 
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("what is asked")
+    group.add_argument(
         "video",
         metavar="VIDEO",
         nargs="?",
         help="a file, a folder of images, camera:0, /dev/video0, rtsp://..., http(s)://..., or a recording; may be "
         "left out with --resume",
     )
-    parser.add_argument("question", metavar="QUESTION", nargs="?", help="what you want to know")
-    parser.add_argument(
+    group.add_argument("question", metavar="QUESTION", nargs="?", help="what you want to know")
+    group.add_argument(
         "--at", metavar="TIME", action="append", default=[], help="ask at this stream time (12:30 or 750); repeatable"
     )
-    parser.add_argument("--questions", metavar="FILE", type=Path, help="JSON lines with at_s and text")
-    parser.add_argument(
-        "--aside", action="store_true", help="neither questions nor answers leave a trace in the memory"
-    )
+    group.add_argument("--questions", metavar="FILE", type=Path, help="JSON lines with at_s and text")
+    group.add_argument("--aside", action="store_true", help="neither questions nor answers leave a trace in the memory")
     add_stream_flags(parser)
-    add_session_flags(parser)
     add_output_flags(parser)
-    add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_engine_flags(parser)
+    add_session_flags(parser)
     add_configuration_flags(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
+    given = overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS)
     settings = merge(arguments.config, given)
     refuse_early(arguments)
     _place_words(arguments)
@@ -104,5 +103,10 @@ def _place_words(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "ask", "ask questions about a video, a folder of images, a camera or an address", _add_flags, _run, _EXAMPLES
+    "ask",
+    "ask questions about a video, a folder of images, a camera or an address",
+    "VIDEO QUESTION [flags]",
+    _add_flags,
+    _run,
+    _EXAMPLES,
 )

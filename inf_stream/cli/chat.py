@@ -4,10 +4,10 @@ import argparse
 
 from inf_stream.cli.command import Command
 from inf_stream.cli.settings import (
-    MODEL_FLAGS,
+    ENGINE_FLAGS,
     SOURCE_FLAGS,
     add_configuration_flags,
-    add_setting_flags,
+    add_engine_flags,
     merge,
     overrides,
 )
@@ -25,19 +25,20 @@ running answer. Text piped in is read as the stream, and the questions given wit
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--video", metavar="ADDRESS", help="a video that runs beside the conversation")
-    parser.add_argument(
+    group = parser.add_argument_group("conversation")
+    group.add_argument("--video", metavar="ADDRESS", help="a video that runs beside the conversation")
+    group.add_argument(
         "--then", metavar="QUESTION", action="append", default=[], help="ask this after the piped text; repeatable"
     )
     add_stream_flags(parser)
-    add_session_flags(parser)
     add_output_flags(parser)
-    add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_engine_flags(parser)
+    add_session_flags(parser)
     add_configuration_flags(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = overrides(arguments, MODEL_FLAGS | SOURCE_FLAGS)
+    given = overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS)
     settings = merge(arguments.config, given)
     refuse_early(arguments)
     from inf_stream.app.chat import ChatRequest, chat
@@ -62,5 +63,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "chat", "an endless conversation, with a video or piped text running beside it", _add_flags, _run, _EXAMPLES
+    "chat",
+    "an endless conversation, with a video or piped text running beside it",
+    "[flags]",
+    _add_flags,
+    _run,
+    _EXAMPLES,
 )

@@ -12,13 +12,15 @@ class Command:
     Attributes:
         name: as it is typed.
         summary: one line, beginning in lower case.
+        usage: what follows its name, in short.
         add_flags: adds its arguments to a parser.
         run: runs it with what was parsed; returns the exit status.
-        epilog: what follows its flags in the help, with its line ends.
+        epilog: what follows its flags in the help; indented lines keep their ends.
     """
 
     name: str
     summary: str
+    usage: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     epilog: str = ""

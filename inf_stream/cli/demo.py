@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from inf_stream.cli.command import Command
-from inf_stream.cli.settings import MODEL_FLAGS, Override, add_setting_flags, merge, overrides
+from inf_stream.cli.settings import MEMORY_FLAGS, MODEL_FLAGS, Override, add_setting_flags, merge, overrides
 
-FLAGS = {f: MODEL_FLAGS[f] for f in ("--model", "--policy", "--budget", "--device", "--dtype", "--threads")}
-DEFAULTS = (
+_MODEL_FLAGS = {flag: MODEL_FLAGS[flag] for flag in ("--model", "--device", "--dtype", "--threads")}
+_MEMORY_FLAGS = {flag: MEMORY_FLAGS[flag] for flag in ("--budget", "--policy")}
+_DEFAULTS = (
     Override("the demo", "cache.budget_tokens", 768),
     Override("the demo", "archive.host_mib", 64),
     Override("the demo", "answer.max_tokens", 40),
@@ -16,14 +17,15 @@ DEFAULTS = (
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    parser.add_argument_group("output").add_argument(
         "--memory-map", metavar="FILE", type=Path, default=Path("memory-map.png"), help="[default: memory-map.png]"
     )
-    add_setting_flags(parser, FLAGS, DEFAULTS)
+    add_setting_flags(parser.add_argument_group("model"), _MODEL_FLAGS, _DEFAULTS)
+    add_setting_flags(parser.add_argument_group("memory"), _MEMORY_FLAGS, _DEFAULTS)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    settings = merge(None, [*DEFAULTS, *overrides(arguments, FLAGS)])
+    settings = merge(None, [*_DEFAULTS, *overrides(arguments, _MODEL_FLAGS | _MEMORY_FLAGS)])
     from inf_stream.app.demo import demo
 
     return demo(settings, arguments.memory_map)
@@ -32,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
 COMMAND = Command(
     "demo",
     "see it work: a minute of video through a small cache, with questions about now and before",
+    "[flags]",
     _add_flags,
     _run,
 )

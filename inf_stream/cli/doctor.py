@@ -22,4 +22,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return doctor.exit_status(report)
 
 
-COMMAND = Command("doctor", "what this machine has, what is missing, and what to do about it", _add_flags, _run)
+COMMAND = Command(
+    "doctor",
+    "what this machine has, what is missing, and what to do about it",
+    "[--json]",
+    _add_flags,
+    _run,
+)

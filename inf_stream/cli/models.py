@@ -27,5 +27,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "models", "what is built in, which model families run, which cache policies there are", _add_flags, _run
+    "models",
+    "what is built in, which model families run, which cache policies there are",
+    "[--policies] [--json]",
+    _add_flags,
+    _run,
 )

@@ -1,8 +1,10 @@
 """From words to a command and its arguments."""
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import groupby
 from typing import NoReturn
 
 from inf_stream.base.config import nearest
@@ -26,7 +28,8 @@ class Parser:
                 help=command.summary,
                 description=f"{command.summary[0].upper()}{command.summary[1:]}.",
                 epilog=command.epilog,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
+                usage=f"%(prog)s {command.usage}",
+                formatter_class=_Help,
                 allow_abbrev=False,
             )
             command.add_flags(parser)
@@ -52,6 +55,18 @@ class Parser:
             raise ConfigError(_unexpected(rest, self._parsers[words[0]]))
         command: Command = arguments.command
         return command, arguments
+
+
+class _Help(argparse.HelpFormatter):
+    """Prose is wrapped to the terminal, between words; indented lines, which are examples, stay as they are."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        blocks = [(kept, list(block)) for kept, block in groupby(lines, lambda line: not line or line[0] == " ")]
+        return "\n".join("\n".join(b if kept else self._split_lines(" ".join(b), width)) for kept, b in blocks)
 
 
 class _Parser(argparse.ArgumentParser):

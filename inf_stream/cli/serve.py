@@ -3,12 +3,17 @@
 import argparse
 
 from inf_stream.cli.command import Command
-from inf_stream.cli.settings import MODEL_FLAGS, add_configuration_flags, add_setting_flags, merge, overrides
+from inf_stream.cli.settings import (
+    ENGINE_FLAGS,
+    add_configuration_flags,
+    add_engine_flags,
+    add_setting_flags,
+    merge,
+    overrides,
+)
 
-SERVE_FLAGS = {
-    "--host": "server.host",
-    "--port": "server.port",
-    "--sessions": "server.sessions",
+ADDRESS_FLAGS = {"--host": "server.host", "--port": "server.port", "--sessions": "server.sessions"}
+ACCESS_FLAGS = {
     "--keys-file": "server.keys_file",
     "--open-to-all": "server.open_to_all",
     "--certificate": "server.certificate",
@@ -16,6 +21,7 @@ SERVE_FLAGS = {
     "--self-signed": "server.self_signed",
     "--origins": "server.origins",
 }
+SERVE_FLAGS = ADDRESS_FLAGS | ACCESS_FLAGS
 """Flag -> the setting of the server it overrides."""
 
 _EXAMPLES = """\
@@ -33,17 +39,24 @@ beyond this machine the server asks for one.
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add_setting_flags(parser, SERVE_FLAGS | MODEL_FLAGS)
+    add_setting_flags(parser.add_argument_group("server"), ADDRESS_FLAGS)
+    add_setting_flags(parser.add_argument_group("who may connect"), ACCESS_FLAGS)
+    add_engine_flags(parser)
     add_configuration_flags(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    settings = merge(arguments.config, overrides(arguments, SERVE_FLAGS | MODEL_FLAGS))
+    settings = merge(arguments.config, overrides(arguments, SERVE_FLAGS | ENGINE_FLAGS))
     from inf_stream.server.serve import serve
 
     return serve(settings)
 
 
 COMMAND = Command(
-    "serve", "a server that many clients stream video to and ask, on one model", _add_flags, _run, _EXAMPLES
+    "serve",
+    "a server that many clients stream video to and ask, on one model",
+    "[flags]",
+    _add_flags,
+    _run,
+    _EXAMPLES,
 )

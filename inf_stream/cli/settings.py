@@ -44,17 +44,39 @@ MODEL_FLAGS = {
     "--threads": "model.threads",
     "--system": "model.system_prompt",
     "--time-format": "model.time_format",
-    "--policy": "cache.policy",
+}
+"""Flag -> the setting it overrides: the model and how it is spoken to."""
+MEMORY_FLAGS = {
     "--budget": "cache.budget_tokens",
+    "--policy": "cache.policy",
     "--archive": "archive.host_mib",
     "--recall": "archive.recall_tokens",
+}
+"""The same: what is remembered."""
+ANSWER_FLAGS = {
     "--max-tokens": "answer.max_tokens",
     "--temperature": "answer.temperature",
     "--seed": "answer.seed",
 }
-"""Flag -> the setting it overrides, for every command that answers."""
+"""The same: how answers are generated."""
+ENGINE_FLAGS = MODEL_FLAGS | MEMORY_FLAGS | ANSWER_FLAGS
+"""All three, for every command that answers."""
 SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
 """The same, for commands that take in video."""
+
+_METAVARS = {
+    "--archive": "MIB",
+    "--budget": "TOKENS",
+    "--certificate": "FILE",
+    "--certificate-key": "FILE",
+    "--keys-file": "FILE",
+    "--max-tokens": "TOKENS",
+    "--model": "NAME",
+    "--queue-rule": "RULE",
+    "--recall": "TOKENS",
+    "--system": "TEXT",
+    "--time-format": "TEXT",
+}
 
 
 @dataclass(frozen=True)
@@ -73,18 +95,13 @@ class Override:
 
 
 def add_setting_flags(
-    parser: argparse.ArgumentParser, flags: Mapping[str, str], defaults: Sequence[Override] | None = None
+    group: argparse._ArgumentGroup, flags: Mapping[str, str], defaults: Sequence[Override] = ()
 ) -> None:
-    """Add a flag for each setting in `flags`, described by the setting itself.
+    """Add a flag for each setting in `flags` (flag -> setting), described by the setting itself.
 
-    Args:
-        parser: of the command.
-        flags: flag -> setting.
-        defaults: of a command with defaults of its own, which reads no configuration file.
+    `defaults` are those of a command that has its own.
     """
-    order = "a flag goes before the configuration file, which goes before defaults" if defaults is None else None
-    group = parser.add_argument_group("settings", order)
-    own = {one.key: one.value for one in defaults or ()}
+    own = {one.key: one.value for one in defaults}
     for flag, key in flags.items():
         if _hint(key) is bool:
             group.add_argument(flag, dest=key, action="store_const", const=True, help=_help(key, {key: ""}))
@@ -98,9 +115,17 @@ def add_setting_flags(
         )
 
 
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the model, its memory and its answers, a group each."""
+    for title, flags in (("model", MODEL_FLAGS), ("memory", MEMORY_FLAGS), ("answers", ANSWER_FLAGS)):
+        add_setting_flags(parser.add_argument_group(title), flags)
+
+
 def add_configuration_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--config` and `--set`."""
-    group = parser.add_argument_group("other settings")
+    group = parser.add_argument_group(
+        "all other settings", "A flag goes before --config FILE, which goes before the defaults."
+    )
     group.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings (see configs/)")
     group.add_argument(
         "--set",
@@ -108,7 +133,7 @@ def add_configuration_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="any other setting, policy options included, e.g. --set policy.bias_slope=4; repeatable",
+        help="any setting, policy options included, e.g. --set policy.bias_slope=4; repeatable",
     )
 
 
@@ -213,6 +238,4 @@ def _number(hint: Any) -> Any:
 
 
 def _metavar(flag: str, hint: Any) -> str:
-    if hint is str:
-        return flag.removeprefix("--").replace("-", "_").upper()
-    return "MIB" if flag == "--archive" else "TOKENS" if flag in ("--budget", "--recall", "--max-tokens") else "N"
+    return _METAVARS.get(flag) or (flag.removeprefix("--").upper() if hint is str else "N")

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 from inf_stream.app.outputs import require_memory_map
 from inf_stream.app.questions import parse_duration
 from inf_stream.base.errors import ConfigError
+from inf_stream.cli.settings import SOURCE_FLAGS, add_setting_flags
 
 if TYPE_CHECKING:
     from inf_stream.app.saving import Keeping
 
 
 def add_stream_flags(parser: argparse.ArgumentParser) -> None:
-    """Add how much of the stream is taken in, and whether it is recorded."""
+    """Add how much of the stream is taken in, how densely, and whether it is recorded."""
     group = parser.add_argument_group("stream")
     group.add_argument("--duration", metavar="TIME", help="stop after this much of the stream")
     group.add_argument(
         "--loop", action="store_true", help="play the video again and again, until --duration (a file or folder)"
     )
+    add_setting_flags(group, SOURCE_FLAGS)
     group.add_argument("--record", metavar="FOLDER", type=Path, help="write what the model is given into a recording")
 
 

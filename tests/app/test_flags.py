@@ -6,7 +6,7 @@ import pytest
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
 from inf_stream.cli.settings import (
-    MODEL_FLAGS,
+    ENGINE_FLAGS,
     SOURCE_FLAGS,
     Override,
     add_configuration_flags,
@@ -18,9 +18,9 @@ from inf_stream.cli.settings import (
 
 def parsed(*argv: str) -> list[Override]:
     parser = argparse.ArgumentParser()
-    add_setting_flags(parser, MODEL_FLAGS | SOURCE_FLAGS)
+    add_setting_flags(parser.add_argument_group("settings"), ENGINE_FLAGS | SOURCE_FLAGS)
     add_configuration_flags(parser)
-    return overrides(parser.parse_args(argv), MODEL_FLAGS | SOURCE_FLAGS)
+    return overrides(parser.parse_args(argv), ENGINE_FLAGS | SOURCE_FLAGS)
 
 
 def test_without_flags_or_file_everything_is_default() -> None:
