@@ -87,6 +87,9 @@ class ArchiveSettings:
     merge_above: float = setting(
         0.95, "frames in a row that are more alike than this (cosine) are kept as one; 2: none are", low=0.0, high=2.0
     )
+    keep_recalled: bool = setting(
+        False, "what a question calls back stays with the memory until the next one; asides change nothing either way"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inf_stream.base.events import Evidence
+from inf_stream.cache.archive import Recall
 from inf_stream.cache.step import CacheStep
 from inf_stream.cache.stream_cache import StreamCache
 
@@ -40,7 +41,7 @@ class EvidenceMeter:
         """The frames that weighed most, the heaviest first, each with its share of what all frames received."""
         self._bring_together()
         self._begin()
-        if self._cache.recall is not None:
+        if isinstance(self._cache.recall, Recall):
             self._by_time.update(self._cache.recall.weights())
         total = self._by_time.total()
         return tuple(Evidence(at_ns, weight / total) for at_ns, weight in self._by_time.most_common(count) if weight)

@@ -50,6 +50,11 @@ class KeyValuePlanes:
                 for head, places in zip(plane, keep, strict=True):
                     head[:kept] = head.index_select(0, places)
 
+    def move(self, start: int, to: int, tokens: int) -> None:
+        """Copy so many slots of every layer from `start` on to `to`, rotated keys as they are."""
+        for plane in (self.raw_keys, self.values, self.rotated_keys):
+            plane[:, :, to : to + tokens] = plane[:, :, start : start + tokens].clone()
+
     def rebuild(self, layer: int, used: int, table: Table) -> None:
         """Rotate the raw keys of one layer's used slots afresh; `table` is ``[rows, used, rotary_dim]``."""
         self.rotated_keys[layer, :, :used] = rotate(self.raw_keys[layer, :, :used], table)

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.rotation import Table, rotate
 from inf_stream.base.tokens import TokenTags
+from inf_stream.cache.archive import Recall
 from inf_stream.cache.attend import attend, attend_with_weights, chunk_mask
 from inf_stream.cache.scores import attention_received
 
@@ -31,12 +32,12 @@ class CacheStep:
         self._cache = cache
         self._receives = watched or cache.accumulates
         self._recall = recall = cache.recall
-        self._recalled = slice(recall.start, recall.start + recall.tokens) if recall is not None else slice(0, 0)
+        self._recalled = recall.slots if recall is not None else slice(0, 0)
         self._start = cache.slots.used + (recall.tokens if recall is not None else 0)
         self._stop = self._start + len(tags)
         self._tables, self.cursor = cache.positions.of_new(tags, cache.slots.used)
         self._masks: dict[int | None, Tensor] = {}
-        if recall is not None and cache.is_asked:
+        if isinstance(recall, Recall) and cache.is_asked:
             recall.begin_choice()
 
     def attend(

@@ -22,6 +22,7 @@ from inf_stream.base.rotation import RotationTables, rotate
 from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 from inf_stream.cache.archive import Archive, Recall
+from inf_stream.cache.archive.recalled import Lifted, Recalled
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
@@ -66,7 +67,7 @@ class StreamCache:
         self.evict_every_tokens = evict_every_tokens
         self.evictions = 0
         self.archive = archive
-        self.recall: Recall | None = None
+        self.recall: Recalled | None = None
         self.is_asked = False
         self.rows = layout.kv_heads if policy.per_head else 1
         capacity = sizes.capacity_tokens
@@ -123,12 +124,14 @@ class StreamCache:
     def state(self) -> State:
         """Everything that later steps depend on; valid until the next step. A step that is open counts for nothing."""
         used = self.slots.used
-        tensors = {name: plane[:, :, :used] for name, plane in self._kept_planes().items()}
+        tensors = {name: self._live(plane) for name, plane in self._kept_planes().items()}
         if self._accumulated is not None:
             tensors["accumulated"] = self._accumulated[..., :used]
         parts = {"slots": self.slots.state(), "cursor": self.positions.state()}
         if self.archive is not None:
             parts["archive"] = self.archive.state()
+        if self.recall is not None:
+            parts["recalled"] = self.recall.state(self.planes, self.layout.layers)
         if self.window is not None:
             parts["window"] = self.window.state()
         whole = State.of(parts, evictions=self.evictions, since_eviction=self._since_eviction)
@@ -157,6 +160,9 @@ class StreamCache:
         if self._accumulated is not None:
             rows = (layout.layers, self.rows, used)
             self._accumulated[..., :used] = state.tensor("accumulated", rows, self._accumulated.dtype)
+        if "recalled" in state.facts:
+            most = self.planes.capacity - self.capacity_tokens
+            self.recall = Recalled.restored(state.part("recalled"), self.planes, layout, used, most)
         self.evictions, self._since_eviction = evictions, since
         self._open = None
         self._refuse_nonsense()
@@ -166,6 +172,13 @@ class StreamCache:
             self.slots.check()
         except AssertionError as error:
             raise StateError(f"the saved session cannot be: {error}") from error
+
+    def _live(self, plane: Tensor) -> Float[Tensor, "layers kv_heads used head_dim"]:
+        """A plane without what was recalled."""
+        used, recall = self.slots.used, self.recall
+        if recall is None:
+            return plane[:, :, :used]
+        return torch.cat((plane[:, :, : recall.start], plane[:, :, recall.slots.stop : recall.tokens + used]), dim=2)
 
     def _kept_planes(self) -> dict[str, Tensor]:
         """Rotated keys too: since the last eviction they stand where they were written, not where they would be."""
@@ -221,7 +234,9 @@ class StreamCache:
             self._since_eviction,
             None if self.window is None else self.window.state().copy(),
             None if self._accumulated is None else self._accumulated.clone(),
+            None if self.recall is None else (self.recall, self.recall.lift(self.planes, self.slots.used)),
         )
+        self.recall = None
 
     def return_to_mark(self) -> None:
         """Be as if nothing had come since `set_mark`."""
@@ -233,6 +248,9 @@ class StreamCache:
         if self.window is not None and mark.window is not None:
             self.window.restore(mark.window)
         self._accumulated = mark.accumulated
+        if mark.recalled is not None:
+            self.recall, lifted = mark.recalled
+            self.recall.lay(self.planes, lifted, self.slots.used)
         self._open = None
 
     # ---- what the archive gives back -----------------------------------------------------------------
@@ -240,9 +258,11 @@ class StreamCache:
     def open_recall(self, between_ns: tuple[int, int] | None = None) -> None:
         """Take the steps until `end_choice` for a question, and let the blocks that it chooses take part.
 
-        They do until `close_recall`. `between_ns` narrows them to stream times, both ends included.
+        They do until `close_recall`. `between_ns` narrows them to stream times, both ends included. What stayed of
+        an earlier recall goes.
         """
-        assert self.recall is None, "one recall at a time"
+        assert not isinstance(self.recall, Recall), "one recall at a time"
+        self._let_go()
         if self.archive is None:
             return
         self.is_asked = True
@@ -258,11 +278,20 @@ class StreamCache:
             self.archive.usual.learn()
         self.is_asked = False
 
-    def close_recall(self) -> None:
-        """Send back what was recalled; what came since stays, as if nothing had been."""
+    def close_recall(self, *, may_stay: bool = False) -> None:
+        """Send back what was recalled; what came since stays, as if nothing had been.
+
+        What `may_stay` does so where the archive's `keep_recalled` says so, until the next `open_recall`.
+        """
         self.is_asked = False
+        if may_stay and self.recall is not None and self.archive is not None and self.archive.sizes.keep_recalled:
+            self.recall = self.recall.staying()
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self.recall is not None:
-            self._move_up(self.recall)
+            self.recall.let_go(self.planes, self.slots.used)
             self.recall = None
 
     def hear(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"]) -> None:
@@ -270,24 +299,15 @@ class StreamCache:
         recall, archive = self.recall, self.archive
         assert archive is not None, "nobody else listens"
         archive.usual.hear(layer, queries)
-        if recall is None or self.layout.sliding_windows[layer] is not None:
+        if not isinstance(recall, Recall) or self.layout.sliding_windows[layer] is not None:
             return
         recall.choose(layer)
         chosen = recall.chosen(layer)
         keys, values = archive.read(layer, chosen)
         segments = archive.segments(chosen) if self.layout.segmented else None
-        part = slice(recall.start, recall.start + recall.tokens)
         table = self.positions.of_recalled(layer, recall.tokens, segments)
-        self.planes.rotated_keys[layer, :, part] = rotate(keys, table)
-        self.planes.values[layer, :, part] = values
-
-    def _move_up(self, recall: Recall) -> None:
-        """Close the gap that recalled tokens leave; positions stay as they are."""
-        start, tokens = recall.start, self.slots.used - recall.start
-        for plane in self._kept_planes().values():
-            plane[:, :, start : start + tokens] = plane[
-                :, :, start + recall.tokens : start + recall.tokens + tokens
-            ].clone()
+        self.planes.rotated_keys[layer, :, recall.slots] = rotate(keys, table)
+        self.planes.values[layer, :, recall.slots] = values
 
     # ---- eviction ----------------------------------------------------------------------------------
 
@@ -304,7 +324,7 @@ class StreamCache:
 
     def evict(self) -> None:
         """Apply the policy's plan: compact the planes and rotate the kept keys afresh at their new positions."""
-        recalled = None if self.recall is None else self._take_out(self.recall)
+        lifted = None if self.recall is None else self.recall.lift(self.planes, self.slots.used)
         keep = self.plan()
         if self.archive is not None:
             self.archive.take(self.slots, self.planes, keep)
@@ -320,21 +340,9 @@ class StreamCache:
             self.window.forget()
         self._since_eviction = 0
         self.evictions += 1
-        if self.recall is not None and recalled is not None:
-            self._put_back(self.recall, recalled)
-
-    def _take_out(self, recall: Recall) -> tuple[Tensor, Tensor]:
-        """Recalled keys and values, out of the way of an eviction."""
-        part = slice(recall.start, recall.start + recall.tokens)
-        planes = self.planes
-        recalled = planes.rotated_keys[:, :, part].clone(), planes.values[:, :, part].clone()
-        self._move_up(recall)
-        return recalled
-
-    def _put_back(self, recall: Recall, recalled: tuple[Tensor, Tensor]) -> None:
-        recall.start = self.slots.used
-        part = slice(recall.start, recall.start + recall.tokens)
-        self.planes.rotated_keys[:, :, part], self.planes.values[:, :, part] = recalled
+        if self.recall is not None and lifted is not None:
+            self.recall.start = self.slots.used
+            self.recall.lay(self.planes, lifted, self.slots.used)
 
     def check(self) -> None:
         """Assert the invariants; slow, for tests and idle moments."""
@@ -343,8 +351,8 @@ class StreamCache:
         assert not self.policy.bounded or used <= self.capacity_tokens, f"{used} of {self.capacity_tokens}"
         tables = self.positions.of_kept(self.slots)
         for layer in range(self.layout.layers):
-            fresh = rotate(self.planes.raw_keys[layer, :, :used], tables(layer))
-            stored = self.planes.rotated_keys[layer, :, :used]
+            fresh = rotate(self._live(self.planes.raw_keys)[layer], tables(layer))
+            stored = self._live(self.planes.rotated_keys)[layer]
             assert torch.allclose(fresh, stored, rtol=2e-2, atol=1e-4), f"rotated keys of layer {layer} went stale"
 
     # ---- inside ------------------------------------------------------------------------------------
@@ -395,3 +403,4 @@ class _Mark:
     since_eviction: int
     window: State | None
     accumulated: Tensor | None
+    recalled: tuple[Recalled, Lifted] | None

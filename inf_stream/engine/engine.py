@@ -237,7 +237,7 @@ class Engine:
         try:
             self._read_unread(answer)
         finally:
-            self.cache.close_recall()
+            self.cache.close_recall(may_stay=True)
             self._open = None
             self._assembler.turn = Turn.ANSWERED
         return answer.tokens

@@ -93,7 +93,7 @@ def by_hand_now(cache: StreamCache, tags: TokenTags, seed: int) -> list[Tensor]:
     """`by_hand` of all layers, while what was said since lies behind the recalled tokens."""
     assert cache.recall is not None
     planes = {name: plane.clone() for name, plane in cache._kept_planes().items()}
-    cache._move_up(cache.recall)
+    cache.recall.let_go(cache.planes, cache.slots.used)
     found = [by_hand(cache, tags, seed, layer) for layer in range(cache.layout.layers)]
     for name, plane in cache._kept_planes().items():
         plane.copy_(planes[name])

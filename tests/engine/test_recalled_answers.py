@@ -135,9 +135,31 @@ def test_a_saved_session_recalls_the_same(name: str, disk_mib: int, tmp_path: Pa
     assert live(engine, 16, 6) == live(again, 16, 6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_recalled_may_stay_until_the_next_question(name: str, tmp_path: Path) -> None:
+    engines = [make_engine(name, archive=ARCHIVE | {"keep_recalled": keeps}) for keeps in (True, False)]
+    for engine in engines:
+        live(engine, 0, 15)
+        ask(engine, "What was there at 00:03?", 16, aside=False)
+    kept, plain = engines
+    assert kept.cache.recall is not None
+    assert plain.cache.recall is None
+    before = kept.state().copy()
+    ask(kept, "and before that?", 17)
+    for tensor_name, tensor in kept.state().tensors.items():
+        assert torch.equal(tensor, before.tensors[tensor_name]), tensor_name
+    write_state(kept.state().on_cpu(), tmp_path / "s.ifs")
+    again = make_engine(name, archive=ARCHIVE | {"keep_recalled": True})
+    again.restore(read_state(tmp_path / "s.ifs"))
+    assert live(kept, 17, 6) == live(again, 17, 6)
+    assert ask(kept, "What was it?", 30) == ask(again, "What was it?", 30)
+    kept.cache.close_recall()
+    kept.cache.check()
+
+
 def test_a_session_goes_on_with_the_archive_it_was_saved_with() -> None:
     state = frames_engine().state()
-    for other in ({"recall_tokens": 96}, {"host_mib": 9}, {"disk_mib": 1}):
+    for other in ({"recall_tokens": 96}, {"host_mib": 9}, {"disk_mib": 1}, {"keep_recalled": True}):
         with pytest.raises(StateError, match=next(iter(other))):
             make_engine("smolvlm", archive=ARCHIVE | other).restore(state)
     with pytest.raises(StateError, match="host_mib 8, this one None"):

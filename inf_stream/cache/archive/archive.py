@@ -41,6 +41,7 @@ class ArchiveSizes:
         folder: of the disk's part; None for the system's temporary folder.
         merge_above: how alike two frames in a row must be to be kept as one, as the cosine of their mean keys around
             the mean of all; above 1 none are.
+        keep_recalled: what a question calls back stays with the memory until the next one does.
     """
 
     host_bytes: int
@@ -48,6 +49,7 @@ class ArchiveSizes:
     recall_tokens: int = 512
     folder: Path | None = None
     merge_above: float = 0.95
+    keep_recalled: bool = False
 
 
 @dataclass
@@ -124,6 +126,7 @@ class Archive:
             "disk_mib": sizes.disk_bytes >> 20,
             "recall_tokens": sizes.recall_tokens,
             "merge_above": sizes.merge_above,
+            "keep_recalled": sizes.keep_recalled,
         }
 
     # ---- in ----------------------------------------------------------------------------------------

@@ -8,19 +8,21 @@ that most layers recall the same moments (`all-vote` in `demos/bench/recall.py` 
 
 Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
 leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
-what was said in it moves up by as many slots; its positions are right already.
+what was said in it moves up by as many slots; its positions are right already. They may also stay
+(`ArchiveSizes.keep_recalled`) until the next question calls back others.
 
     slot      0 ... live ... | recalled ...   | question, answer
     position  R ... R + live | ... R (time)   | R + live ...
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive.archive import Archive
+from inf_stream.cache.archive.recalled import Recalled
 
 
 def _voters(layout: CacheLayout) -> tuple[int, ...]:
@@ -29,27 +31,21 @@ def _voters(layout: CacheLayout) -> tuple[int, ...]:
     return tuple(seeing[: -(-len(seeing) // 3)])
 
 
-class Recall:
-    """What is recalled for one answer.
-
-    Attributes:
-        start: slot of the first recalled token.
-        tokens: slots that are taken.
-    """
+class Recall(Recalled):
+    """What is recalled for one answer."""
 
     def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
-        self.archive, self.start = archive, start
+        self.archive = archive
         device = archive.layout.device
         allowed = archive.candidates(between_ns)
         self._voters = _voters(archive.layout)
         self.blocks = min(archive.recall_blocks, int(allowed.sum())) if self._voters else 0
-        self.tokens = self.blocks * archive.block_tokens
+        super().__init__(start, self.blocks * archive.block_tokens, {})
         self._allowed = torch.nonzero(allowed)[:, 0].to(device)
         self._numbers = archive.numbers(torch.nonzero(allowed)[:, 0])
         self._stale = torch.zeros(len(self._allowed), dtype=torch.bool, device=device)
         self._votes = torch.zeros(len(self._allowed), device=device)
         self._chosen: dict[int, Tensor] = {}
-        self._hidden: dict[int, Tensor | None] = {}
         self._received = torch.zeros(len(allowed))
         # Blocks that come meanwhile may take the places of the oldest.
         self._times_ns, self._frames = archive.times_ns().clone(), archive.frames().clone()
@@ -79,12 +75,6 @@ class Recall:
     def chosen(self, layer: int) -> Int[Tensor, "blocks"]:
         """Places of what the layer chose, in time order."""
         return self._chosen[layer]
-
-    def hidden(self, layer: int) -> Bool[Tensor, "slots"] | None:
-        """Which of the slots hold no token of this layer, or None if all do."""
-        if layer not in self._chosen:
-            return torch.ones(self.tokens, dtype=torch.bool)
-        return self._hidden[layer]
 
     # ---- evidence ----------------------------------------------------------------------------------
 
