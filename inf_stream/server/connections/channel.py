@@ -6,14 +6,23 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
 from inf_stream.server.connections.outbox import Outbox
-from inf_stream.server.protocols.adapter import Adapter, Message, Reply, TakeFrames
+from inf_stream.server.protocols.adapter import (
+    GOING_AWAY,
+    INTERNAL,
+    NORMAL,
+    POLICY,
+    Adapter,
+    HangUp,
+    Message,
+    Reply,
+    TakeFrames,
+)
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels
 from inf_stream.server.protocols.watches import WatchLimits, Watchman
@@ -21,16 +30,8 @@ from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.sessions.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
 
 _LOG = logging.getLogger(__name__)
-NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
-"""Close codes of WebSocket connections (RFC 6455, section 7.4.1; 1013 from its registry)."""
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """Close the connection with this code, after all that was sent before."""
-
-    code: int
-    reason: str
+_NOTICE_S = 60.0
+"""A silent client is told so long before, at most, that its session is about to end."""
 
 
 @runtime_checkable
@@ -86,6 +87,7 @@ class Channel:
         self._connection: Connection | None = None
         self._away_since_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._warned_of_s: float | None = None
         self._say_all(self.adapter.opened())
         self._check_life()
 
@@ -106,11 +108,11 @@ class Channel:
         self.wake.set()
 
     def detach(self, connection: Connection, *, lost: bool) -> None:
-        """A connection has gone; unless it was lost, its client wants no more of the session."""
+        """A connection has gone; unless it was lost or its client may return, that wants no more of the session."""
         if self._connection is not connection:
             return
         self._connection = None
-        if lost and self._limits.grace_s > 0 and self.hang_up is None:
+        if (lost or self.adapter.may_return) and self._limits.grace_s > 0 and self.hang_up is None:
             self._away_since_s = time.monotonic()
             self._check_life()
         else:
@@ -152,7 +154,7 @@ class Channel:
                 if isinstance(reply, TakeFrames):
                     await self._take_frames(reply)
                 else:
-                    self._say(reply)
+                    self._say_all([reply])
 
     def _taken_in(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -164,7 +166,10 @@ class Channel:
     def _say_all(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
             assert not isinstance(reply, TakeFrames), "frames come from clients alone"
-            self._say(reply)
+            if isinstance(reply, HangUp):
+                self._refuse(reply)
+            else:
+                self._say(reply)
 
     def _say(self, message: Message) -> None:
         self.outbox.put(self._coded(message, self.outbox.last_number + 1))
@@ -198,12 +203,12 @@ class Channel:
                 session.settle(number, now_ns, ERROR, error.code)
             self._say_all(self.adapter.frames_refused(frames.tag, error))
             return
-        self._say_all(self.adapter.frames_taken(frames.tag, numbers))
         for number, picture, at_ns in zip(numbers, pictures, times_ns, strict=True):
             if picture is None:
                 session.settle(number, at_ns, DROPPED, TOO_FAST)
             else:
                 await session.frame(number, picture, at_ns)
+        self._say_all(self.adapter.frames_taken(frames.tag, numbers))
 
     def _check_pixels(self, images: Sequence[bytes]) -> None:
         most = self._limits.frame_pixels
@@ -236,8 +241,10 @@ class Channel:
 
     # ---- life --------------------------------------------------------------------------------------
 
-    def end(self, code: int, reason: str) -> None:
-        """Let the answers end, then hang up."""
+    def end(self, code: int, reason: str, patience_s: float) -> None:
+        """Let the answers end, for which they have so long, then hang up."""
+        if self.hang_up is None:
+            self._say_all(self.adapter.ending(patience_s))
         self.hang_up = self.hang_up or HangUp(code, reason)
         self.session.end()
 
@@ -251,6 +258,12 @@ class Channel:
         self.stop(code, reason)
         if self._connection is not None:
             self._connection.cut(code, reason)
+
+    def _refuse(self, wanted: HangUp) -> None:
+        if not self.adapter.may_return:
+            self._cut_off(wanted.code, wanted.reason)
+        elif self._connection is not None:
+            self._connection.cut(wanted.code, wanted.reason)
 
     def _closed(self) -> None:
         if not self.session.was_ended:
@@ -267,14 +280,25 @@ class Channel:
         """Stop the session if its client was silent or away for too long; else look again when that may be."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         now_s = time.monotonic()
         left_s = self.grace_left_s(now_s)
         is_away = left_s is not None
         if left_s is None:
             left_s = self.heard_s + self._limits.idle_timeout_s - now_s
-        if left_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(left_s, self._check_life)
+        if left_s <= 0:
+            why = "the client did not come back" if is_away else f"nothing came for {self._limits.idle_timeout_s:g} s"
+            self.stop(NORMAL, why)
             return
-        self._timer = None
-        why = "the client did not come back" if is_away else f"nothing came for {self._limits.idle_timeout_s:g} s"
-        self.stop(NORMAL, why)
+        pause_s = left_s if is_away else self._give_notice(left_s)
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._check_life)
+
+    def _give_notice(self, left_s: float) -> float:
+        """Tell a silent client that its session will end, once, in time; returns when to look again."""
+        early_s = left_s - min(_NOTICE_S, self._limits.idle_timeout_s / 2)
+        if early_s > 0:
+            return early_s
+        if self._warned_of_s != self.heard_s:
+            self._warned_of_s = self.heard_s
+            self._say_all(self.adapter.ending(left_s))
+        return left_s

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from inf_stream.base.errors import SessionError
-from inf_stream.server.connections.channel import GOING_AWAY, Channel, MakeAdapter
+from inf_stream.server.connections.channel import Channel, MakeAdapter
+from inf_stream.server.protocols.adapter import GOING_AWAY
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.hub import RETRY_S, Hub
 
@@ -66,7 +67,7 @@ class Channels:
         """Let all answers end for at most `patience_s`, then end the rest; the hub is closed afterwards."""
         self._hub.is_draining = True
         for channel in self:
-            channel.end(GOING_AWAY, "the server stops")
+            channel.end(GOING_AWAY, "the server stops", patience_s)
         await self._hub.close(patience_s)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

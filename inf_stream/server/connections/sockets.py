@@ -2,18 +2,27 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import TypeAlias
 
 from aiohttp import WSMsgType, web
 
 from inf_stream.base.errors import InfStreamError, SessionError
-from inf_stream.server.connections.channel import INTERNAL, NORMAL, POLICY, TRY_LATER, Channel, MakeAdapter
+from inf_stream.server.connections.channel import Channel, MakeAdapter
 from inf_stream.server.connections.channels import Channels
+from inf_stream.server.protocols.adapter import INTERNAL, INVALID, NORMAL, POLICY, TRY_LATER
+from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.sessions.admission import AdmissionError
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S = 2.0
 """Longest wait for a client to take notice that the connection is closed."""
 _MOST_REASON_BYTES = 123
+
+Return: TypeAlias = tuple[str, int | None]
+"""The handle of a session that a client comes back to, and the last message it has seen, or None for all sent."""
+ReadFirst: TypeAlias = Callable[[str | bytes], Return | None]
+"""From the first message of a client, for protocols in which that says whether it comes back; raises `MessageError`."""
 
 
 class SocketConnection:
@@ -33,10 +42,10 @@ class SocketConnection:
         self._cut = self._cut or (code, reason)
         self._is_cut.set()
 
-    async def run(self, greeting: list[str]) -> None:
-        """Talk until either side hangs up; `greeting` goes first."""
+    async def run(self, greeting: list[str], first: str | bytes | None) -> None:
+        """Talk until either side hangs up; `greeting` goes first, and `first` has come already."""
         channel, was_cancelled = self._channel, True
-        reading = asyncio.create_task(self._read())
+        reading = asyncio.create_task(self._read(first))
         writing = asyncio.create_task(self._write(greeting))
         cutting = asyncio.create_task(self._is_cut.wait())
         tasks = {reading, writing, cutting}
@@ -61,7 +70,9 @@ class SocketConnection:
         if isinstance(transport, asyncio.Transport) and (self._cut is not None or _unsent_bytes(transport)):
             transport.abort()
 
-    async def _read(self) -> None:
+    async def _read(self, first: str | bytes | None) -> None:
+        if first is not None:
+            await self._channel.receive(first)
         async for message in self._socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await self._channel.receive(message.data)
@@ -107,13 +118,24 @@ class SocketDoor:
         channels: of the server.
         message_bytes: longest message of a client.
         ping_s: a silent client is asked so often; one that does not answer within half of that is gone.
+        patience_s: for the first message, where that says whether a client comes back.
     """
 
-    def __init__(self, channels: Channels, *, message_bytes: int, ping_s: float):
+    def __init__(self, channels: Channels, *, message_bytes: int, ping_s: float, patience_s: float):
         self._channels, self._message_bytes, self._ping_s = channels, message_bytes, ping_s
+        self._patience_s = patience_s
 
-    async def serve(self, request: web.Request, subprotocol: str, make_adapter: MakeAdapter) -> web.WebSocketResponse:
-        """One connection, from its upgrade to its end; `?resume=HANDLE&after=N` goes on with a session."""
+    async def serve(
+        self,
+        request: web.Request,
+        subprotocol: str,
+        make_adapter: MakeAdapter,
+        read_first: ReadFirst | None = None,
+    ) -> web.WebSocketResponse:
+        """One connection, from its upgrade to its end.
+
+        `?resume=HANDLE&after=N` goes on with a session, unless the first message says so, by `read_first`.
+        """
         socket = web.WebSocketResponse(
             protocols=(subprotocol,),
             heartbeat=self._ping_s,
@@ -123,9 +145,11 @@ class SocketDoor:
         )
         await socket.prepare(request)
         try:
-            await self._talk(request, socket, make_adapter)
+            await self._talk(request, socket, make_adapter, read_first)
         except AdmissionError as error:
             await close(socket, TRY_LATER, str(error))
+        except MessageError as error:
+            await close(socket, INVALID, str(error))
         except InfStreamError as error:
             await close(socket, POLICY, str(error))
         except Exception:  # noqa: BLE001 after the upgrade nobody else can tell the client
@@ -133,27 +157,50 @@ class SocketDoor:
             await close(socket, INTERNAL, "the server failed; its log says more")
         return socket
 
-    async def _talk(self, request: web.Request, socket: web.WebSocketResponse, make_adapter: MakeAdapter) -> None:
-        channel, seen = self._channel(request, make_adapter)
+    async def _talk(
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        make_adapter: MakeAdapter,
+        read_first: ReadFirst | None,
+    ) -> None:
+        first: str | bytes | None = None
+        if read_first is None:
+            back = _return_of(request)
+        else:
+            first = await self._first(socket)
+            back = read_first(first)
+        channel = self._channels.open(make_adapter) if back is None else self._channels.find(back[0])
         connection = SocketConnection(socket, request.transport, channel)
         greeting: list[str] = []
         channel.attach(connection)
         try:
-            if "resume" in request.query:
-                greeting = channel.resume(seen)
+            if back is not None:
+                greeting = channel.resume(back[1])
         except InfStreamError:
             channel.detach(connection, lost=True)
             raise
-        await connection.run(greeting)
+        await connection.run(greeting, first)
 
-    def _channel(self, request: web.Request, make_adapter: MakeAdapter) -> tuple[Channel, int | None]:
-        handle, after = request.query.get("resume"), request.query.get("after")
-        if handle is None:
-            return self._channels.open(make_adapter), None
-        digits = "" if after is None else after.removeprefix("event_")
-        if after is not None and (not digits.isascii() or not digits.isdigit() or len(digits) > 18):
-            raise SessionError("'after' is no number of a message; give the last event_id or seq you have seen")
-        return self._channels.find(handle), int(digits) if digits else None
+    async def _first(self, socket: web.WebSocketResponse) -> str | bytes:
+        try:
+            message = await asyncio.wait_for(socket.receive(), self._patience_s)
+        except asyncio.TimeoutError:
+            raise SessionError(f"no first message came within {self._patience_s:g} s") from None
+        if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            raise SessionError("the client has left before its first message")
+        data: str | bytes = message.data
+        return data
+
+
+def _return_of(request: web.Request) -> Return | None:
+    handle, after = request.query.get("resume"), request.query.get("after")
+    if handle is None:
+        return None
+    digits = "" if after is None else after.removeprefix("event_")
+    if after is not None and (not digits.isascii() or not digits.isdigit() or len(digits) > 18):
+        raise SessionError("'after' is no number of a message; give the last event_id or seq you have seen")
+    return handle, int(digits) if digits else None
 
 
 async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:

@@ -13,10 +13,21 @@ from inf_stream.server.sessions.live_session import SessionEvent
 Message: TypeAlias = dict[str, Any]
 """Goes to the client as one JSON object."""
 
+NORMAL, GOING_AWAY, INVALID, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1007, 1008, 1011, 1013
+"""Close codes of WebSocket connections (RFC 6455, section 7.4.1; 1013 from its registry)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the connection with this code and reason."""
+
+    code: int
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class TakeFrames:
-    """Decode these image files, all or none, and queue them; then tell the adapter by `tag` how that went.
+    """Decode these image files, all or none, and queue them; and tell the adapter by `tag` how that went.
 
     `timestamps_ms` has one stream time for each image, or None where the time of arrival counts.
     """
@@ -26,7 +37,8 @@ class TakeFrames:
     tag: Any
 
 
-Reply: TypeAlias = Message | TakeFrames
+Reply: TypeAlias = Message | TakeFrames | HangUp
+"""What an adapter wants. With a `HangUp` the session ends, too, unless its client may return."""
 
 
 @runtime_checkable
@@ -75,6 +87,11 @@ class Session(Protocol):
 class Adapter(Protocol):
     """One client's protocol on one session. Called from one thread."""
 
+    @property
+    def may_return(self) -> bool:
+        """Whether a client that has said goodbye, or that was refused something, may still come back."""
+        ...
+
     def opened(self) -> Sequence[Reply]:
         """What the client is told first."""
         ...
@@ -88,7 +105,7 @@ class Adapter(Protocol):
         ...
 
     def frames_taken(self, tag: Any, numbers: Sequence[int]) -> Sequence[Reply]:
-        """The frames of a `TakeFrames` have these numbers; each will have its outcome."""
+        """The frames of a `TakeFrames` are queued under these numbers; each will have its outcome."""
         ...
 
     def frames_refused(self, tag: Any, error: MessageError) -> Sequence[Reply]:
@@ -101,6 +118,10 @@ class Adapter(Protocol):
 
     def alerted(self, alert: Alert) -> Sequence[Reply]:
         """A watch has something to say."""
+        ...
+
+    def ending(self, left_s: float) -> Sequence[Reply]:
+        """The session will be ended in so many seconds, or at once if nothing is left to do."""
         ...
 
     def numbered(self, message: Message, number: int) -> Message:

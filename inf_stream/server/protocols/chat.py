@@ -13,6 +13,7 @@ from typing import Any
 
 from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, Warned
+from inf_stream.server.protocols.answers import said_earlier
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
     MessageError,
@@ -110,7 +111,7 @@ class _Gathered:
         if role in ("system", "developer"):
             self.instructions.append(text)
         elif text or role == "user":
-            self.turns.append(f"(You said earlier: {text})" if role == "assistant" else text)
+            self.turns.append(said_earlier(text) if role == "assistant" else text)
 
     def _text(self, part: Mapping[str, Any], where: str) -> str:
         most = self.limits.text_characters

@@ -39,18 +39,27 @@ def from_data_uri(uri: str, *, most_bytes: int) -> bytes:
     Raises:
         PictureError: it is an address of something else, which is never fetched, or is not coded as base64.
     """
-    head, marker, coded = uri[:64].partition(_BASE64)
+    head, marker, _ = uri[:64].partition(_BASE64)
     if not head.lower().startswith(_DATA_URI) or not marker:
         raise PictureError(
             "image_url is no data URI of an image; send the image itself as data:image/jpeg;base64,... "
             "(addresses are not fetched)",
             code="invalid_image_url",
         )
-    coded = uri[len(head) + len(marker) :]
+    return from_base64(uri[len(head) + len(marker) :], most_bytes=most_bytes)
+
+
+def from_base64(coded: str, *, most_bytes: int) -> bytes:
+    """An image file in base64, of the common alphabet or of that for URLs, padded or not.
+
+    Raises:
+        PictureError: it is no base64, or too long.
+    """
     if len(coded) * 3 // 4 > most_bytes:
         raise PictureError(f"the image has more than {most_bytes} bytes; scale it down", code="image_too_large")
+    padded = coded.replace("-", "+").replace("_", "/") + "=" * (-len(coded) % 4)
     try:
-        return base64.b64decode(coded, validate=True)
+        return base64.b64decode(padded, validate=True)
     except (binascii.Error, ValueError):
         raise PictureError("the image is not valid base64") from None
 

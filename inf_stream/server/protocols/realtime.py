@@ -10,6 +10,7 @@ from typing import Any
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FinishReason, Question, Warned
 from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
+from inf_stream.server.protocols.answers import BROKEN, REFUSED
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import MessageError, as_list, as_object, as_text, parse_object, required
 from inf_stream.server.protocols.realtime_config import (
@@ -17,7 +18,7 @@ from inf_stream.server.protocols.realtime_config import (
     parse_metadata,
     parse_modalities,
     parse_output_tokens,
-    parse_watches,
+    watches_of,
 )
 from inf_stream.server.protocols.realtime_items import MOST_PARTS, Item, ItemStore, join_texts, new_id, parse_item
 from inf_stream.server.protocols.realtime_response import Response
@@ -25,8 +26,6 @@ from inf_stream.server.protocols.watches import Alert, Watchman
 from inf_stream.server.sessions.live_session import SessionEvent
 
 _ID_CHARACTERS = 512
-_REFUSED = "too many questions wait; ask again when one is answered"
-_BROKEN = "the engine failed; the server's log says more"
 
 
 class RealtimeAdapter:
@@ -41,6 +40,8 @@ class RealtimeAdapter:
         watchman: of the session.
         handle: with which the client can come back, told as `session.inf_stream.handle`.
     """
+
+    may_return = False
 
     def __init__(self, session: Session, limits: ClientLimits, watchman: Watchman, handle: str):
         self._session, self._limits, self._watchman, self._handle = session, limits, watchman, handle
@@ -113,6 +114,10 @@ class RealtimeAdapter:
         )
         return [response.created(), *response.started(), response.delta(alert.text), *response.finished(answer, "")]
 
+    def ending(self, left_s: float) -> Sequence[Reply]:
+        """Nothing: the close code says it."""
+        return []
+
     def numbered(self, message: Message, number: int) -> Message:
         """With an `event_id` that tells the order."""
         return {"event_id": f"event_{number}", **message}
@@ -130,7 +135,7 @@ class RealtimeAdapter:
     def _update(self, event: Mapping[str, Any]) -> Sequence[Reply]:
         given = as_object(required(event, "session"), "session")
         config = self._config.updated(given, self._limits)
-        watches = parse_watches(given, self._watchman.limits)
+        watches = watches_of(given, self._watchman.limits)
         if not self._session.has_begun:
             self._session.configure(config.options())
         elif config.budget_tokens != self._config.budget_tokens:
@@ -268,9 +273,9 @@ class RealtimeAdapter:
 
     def _finished(self, question: Question, answer: AnswerFinished) -> Sequence[Reply]:
         response = self._responses.pop(question.id)
-        failure, self._failure = self._failure or _BROKEN, ""
+        failure, self._failure = self._failure or BROKEN, ""
         if answer.reason is FinishReason.REFUSED:
-            failure = _REFUSED
+            failure = REFUSED
         told = response.finished(answer, failure)
         if self._writing == question.id:
             self._writing = None

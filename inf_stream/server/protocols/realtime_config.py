@@ -15,7 +15,7 @@ from inf_stream.server.protocols.messages import (
     as_object,
     as_text,
 )
-from inf_stream.server.protocols.watches import Watch, WatchLimits, parse_watch
+from inf_stream.server.protocols.watches import Watch, WatchLimits, parse_watches
 from inf_stream.server.sessions.engines import SessionOptions
 
 MOST_OUTPUT_TOKENS = 4096
@@ -130,23 +130,14 @@ def parse_modalities(value: Any, where: str) -> list[str]:
     return [as_choice(one, where, ["text", "audio"]) for one in as_list(value, where, most=2)]
 
 
-def parse_watches(session: Mapping[str, Any], limits: WatchLimits) -> list[Watch] | None:
+def watches_of(session: Mapping[str, Any], limits: WatchLimits) -> list[Watch] | None:
     """`session.inf_stream.watches`, or None if the client does not speak of them.
 
     Raises:
         MessageError: naming the field.
     """
     given = (session.get("inf_stream") or {}).get("watches")
-    if given is None:
-        return None
-    where = "session.inf_stream.watches"
-    watches = [
-        parse_watch(one, f"{where}[{index}]", limits)
-        for index, one in enumerate(as_list(given, where, most=limits.most))
-    ]
-    if len({watch.id for watch in watches}) < len(watches):
-        raise MessageError("two watches have the same id; give each its own", param=where)
-    return watches
+    return None if given is None else parse_watches(given, "session.inf_stream.watches", limits)
 
 
 def parse_metadata(value: Any) -> dict[str, str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inf_stream.server.protocols.answers import said_earlier
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
     MessageError,
@@ -66,7 +67,7 @@ class Item:
 
     def as_context(self) -> str:
         """How the model is told what it says."""
-        return f"(You said earlier: {self.text})" if self.role == "assistant" else self.text
+        return said_earlier(self.text) if self.role == "assistant" else self.text
 
 
 def new_id(prefix: str) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inf_stream.base.clock import seconds
-from inf_stream.base.events import AnswerFinished, Evidence, FinishReason
+from inf_stream.base.events import AnswerFinished, FinishReason
 from inf_stream.server.protocols.adapter import Message
+from inf_stream.server.protocols.answers import TokenCounts, evidence_objects
 from inf_stream.server.protocols.realtime_items import Item, assistant_item, new_id
 
 _STATUS = {
@@ -86,7 +87,11 @@ class Response:
         done = self._as_object(_STATUS[answer.reason], output)
         done["status_details"] = _details(answer.reason, failure)
         done["usage"] = usage(answer)
-        done["inf_stream"] = {"ttft_s": answer.ttft_s, "evidence": _evidence(answer.evidence), "stats": answer.stats}
+        done["inf_stream"] = {
+            "ttft_s": answer.ttft_s,
+            "evidence": evidence_objects(answer.evidence[:_MOST_EVIDENCE]),
+            "stats": answer.stats,
+        }
         return [*told, {"type": "response.done", "response": done}]
 
     def _as_object(self, status: str, output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -118,21 +123,19 @@ class Response:
 
 
 def usage(answer: AnswerFinished) -> dict[str, Any]:
-    """Tokens that went in and came out; zero where the engine did not get so far."""
-    read = int(answer.stats.get("input_tokens", 0))
-    images = int(answer.stats.get("image_tokens", 0))
-    cached = int(answer.stats.get("cached_tokens", 0))
+    """Tokens that went in and came out."""
+    tokens = TokenCounts.of(answer)
     return {
-        "total_tokens": read + answer.tokens,
-        "input_tokens": read,
-        "output_tokens": answer.tokens,
+        "total_tokens": tokens.read + tokens.written,
+        "input_tokens": tokens.read,
+        "output_tokens": tokens.written,
         "input_token_details": {
-            "cached_tokens": cached,
-            "text_tokens": read - images,
-            "image_tokens": images,
+            "cached_tokens": tokens.cached,
+            "text_tokens": tokens.read - tokens.images,
+            "image_tokens": tokens.images,
             "audio_tokens": 0,
         },
-        "output_token_details": {"text_tokens": answer.tokens, "audio_tokens": 0},
+        "output_token_details": {"text_tokens": tokens.written, "audio_tokens": 0},
     }
 
 
@@ -140,12 +143,8 @@ def _facts(answer: AnswerFinished) -> dict[str, str]:
     """What every client can read, as texts."""
     facts = {"stream_time_s": f"{seconds(answer.question.at_ns):.3f}"}
     if answer.evidence:
-        facts["evidence"] = json.dumps(_evidence(answer.evidence), separators=(",", ":"))
+        facts["evidence"] = json.dumps(evidence_objects(answer.evidence[:_MOST_EVIDENCE]), separators=(",", ":"))
     return facts
-
-
-def _evidence(evidence: Sequence[Evidence]) -> list[dict[str, float]]:
-    return [{"at_s": round(seconds(e.at_ns), 3), "share": round(e.share, 4)} for e in evidence[:_MOST_EVIDENCE]]
 
 
 def _details(reason: FinishReason, failure: str) -> dict[str, Any]:

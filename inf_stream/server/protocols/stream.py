@@ -8,8 +8,9 @@ from typing import Any
 
 from inf_stream.base.clock import seconds
 from inf_stream.base.errors import InfStreamError
-from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, Evidence, Warned
+from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, Warned
 from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
+from inf_stream.server.protocols.answers import evidence_objects
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
     MessageError,
@@ -38,6 +39,8 @@ class StreamAdapter:
         watchman: of the session.
         handle: with which the client can come back.
     """
+
+    may_return = False
 
     def __init__(self, session: Session, limits: ClientLimits, watchman: Watchman, handle: str):
         self._session, self._limits, self._watchman, self._handle = session, limits, watchman, handle
@@ -117,9 +120,13 @@ class StreamAdapter:
             "metadata": alert.metadata(),
             "text": alert.text,
             "at_s": seconds(alert.at_ns),
-            "evidence": _evidence(alert.evidence),
+            "evidence": evidence_objects(alert.evidence),
         }
         return [told]
+
+    def ending(self, left_s: float) -> Sequence[Reply]:
+        """Nothing: the close code says it."""
+        return []
 
     def numbered(self, message: Message, number: int) -> Message:
         """With `seq`, which tells the order."""
@@ -187,13 +194,9 @@ def _answer(event: AnswerFinished) -> dict[str, Any]:
         "tokens": event.tokens,
         "ttft_s": event.ttft_s,
         "at_s": seconds(event.question.at_ns),
-        "evidence": _evidence(event.evidence),
+        "evidence": evidence_objects(event.evidence),
         "stats": event.stats,
     }
-
-
-def _evidence(evidence: Sequence[Evidence]) -> list[dict[str, float]]:
-    return [{"at_s": round(seconds(e.at_ns), 3), "share": round(e.share, 4)} for e in evidence]
 
 
 def _error(message: str, code: str, param: str | None) -> Message:

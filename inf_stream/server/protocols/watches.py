@@ -9,7 +9,15 @@ from typing import Any
 
 from inf_stream.base.clock import nanoseconds, seconds
 from inf_stream.base.events import AnswerFinished, Evidence, FinishReason
-from inf_stream.server.protocols.messages import MessageError, as_count, as_number, as_object, as_text, required
+from inf_stream.server.protocols.messages import (
+    MessageError,
+    as_count,
+    as_list,
+    as_number,
+    as_object,
+    as_text,
+    required,
+)
 
 MOST_S = 86400.0
 _ID_CHARACTERS = 64
@@ -94,6 +102,19 @@ def parse_watch(value: Any, where: str, limits: WatchLimits) -> Watch:
         as_number(given.get("cooldown_s", Watch.cooldown_s), f"{where}.cooldown_s", 0.0, MOST_S),
         as_count(given.get("max_output_tokens", Watch.max_tokens), f"{where}.max_output_tokens", 1, _TOKENS),
     )  # fmt: skip
+
+
+def parse_watches(value: Any, where: str, limits: WatchLimits) -> list[Watch]:
+    """All watches of a session, as a client writes them.
+
+    Raises:
+        MessageError: see `parse_watch`; or there are too many, or two of one id.
+    """
+    given = as_list(value, where, most=limits.most)
+    watches = [parse_watch(one, f"{where}[{index}]", limits) for index, one in enumerate(given)]
+    if len({watch.id for watch in watches}) < len(watches):
+        raise MessageError("two watches have the same id; give each its own", param=where)
+    return watches
 
 
 class _Standing:

@@ -14,6 +14,7 @@ from inf_stream.base.files import read_text
 
 KEYS_VARIABLE = "INF_STREAM_API_KEYS"
 _SUBPROTOCOL = "openai-insecure-api-key."
+_GOOGLE_HEADER = "x-goog-api-key"
 _LEAST_CHARACTERS = 16
 _MOST_FILE_BYTES = 1 << 20
 
@@ -37,11 +38,14 @@ class Access:
         """Whether a key is needed."""
         return bool(self._digests)
 
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers may come in: `Authorization`, or the subprotocols of a browser."""
+    def admits(self, headers: Mapping[str, str], in_query: str = "") -> bool:
+        """Whether a request may come in that has its key in these headers, or in its query.
+
+        The headers are `Authorization`, `x-goog-api-key`, or the subprotocols of a browser.
+        """
         if not self._digests:
             return True
-        given = _digest(_key_of(headers))
+        given = _digest(_key_of(headers) or in_query)
         found = False
         for digest in self._digests:
             found |= hmac.compare_digest(digest, given)
@@ -112,6 +116,8 @@ def _key_of(headers: Mapping[str, str]) -> str:
     scheme, _, key = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
+    if headers.get(_GOOGLE_HEADER):
+        return headers[_GOOGLE_HEADER].strip()
     for offered in headers.get("Sec-WebSocket-Protocol", "").split(","):
         if offered.strip().startswith(_SUBPROTOCOL):
             return offered.strip().removeprefix(_SUBPROTOCOL)

@@ -17,8 +17,9 @@ from aiohttp import web
 from inf_stream.base.errors import InfStreamError
 from inf_stream.server.connections.channel import Channel, MakeAdapter
 from inf_stream.server.connections.channels import Channels
-from inf_stream.server.connections.sockets import SocketDoor
+from inf_stream.server.connections.sockets import ReadFirst, SocketDoor
 from inf_stream.server.protocols.chat import ChatAnswer, parse_chat, server_sent
+from inf_stream.server.protocols.gemini import GeminiAdapter, read_first
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import MessageError, parse_object
 from inf_stream.server.protocols.pictures import PictureDecoder
@@ -32,6 +33,10 @@ from inf_stream.server.web.metrics import CONTENT_TYPE, Metrics
 
 _LOG = logging.getLogger(__name__)
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_GEMINI = (
+    r"/{slash:/?}ws/google.ai.generativelanguage.{version:v1|v1beta|v1alpha}.GenerativeService.BidiGenerateContent"
+)
+"""Some clients ask with two slashes in front."""
 
 
 class WebServer:
@@ -59,7 +64,12 @@ class WebServer:
         self._access, self._metrics, self._let_in = access, metrics, let_in
         self._settings = hub.settings.server
         self._limits = ClientLimits.from_settings(hub.settings, hub.maker)
-        self._door = SocketDoor(channels, message_bytes=self._settings.message_bytes, ping_s=self._settings.ping_s)
+        self._door = SocketDoor(
+            channels,
+            message_bytes=self._settings.message_bytes,
+            ping_s=self._settings.ping_s,
+            patience_s=self._settings.header_timeout_s,
+        )
 
     def application(self) -> web.Application:
         """For aiohttp."""
@@ -79,6 +89,7 @@ class WebServer:
         app.router.add_get("/v1/sessions", self._sessions)
         app.router.add_get("/v1/realtime", self._realtime)
         app.router.add_get("/v1/stream", self._stream)
+        app.router.add_get(_GEMINI, self._gemini, name="gemini")
         app.router.add_post("/v1/chat/completions", self._chat)
         return app
 
@@ -95,8 +106,10 @@ class WebServer:
         if not self._access.welcomes(request.headers):
             return error_response(403, "web pages of this origin may not use this server", "origin_not_allowed")
         is_open = request.path == "/health" or is_page(request.path)
-        if not is_open and not self._access.admits(request.headers):
-            response = error_response(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")
+        in_query = request.query.get("key", "") if request.match_info.route.name == "gemini" else ""
+        if not is_open and not self._access.admits(request.headers, in_query):
+            why = "a valid API key is needed: Authorization: Bearer KEY, or x-goog-api-key: KEY"
+            response = error_response(401, why, "invalid_api_key")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         try:
@@ -135,10 +148,20 @@ class WebServer:
             lambda session, watchman, handle: StreamAdapter(session, self._limits, watchman, handle),
         )
 
-    async def _socket(self, request: web.Request, subprotocol: str, make: MakeAdapter) -> web.StreamResponse:
+    async def _gemini(self, request: web.Request) -> web.StreamResponse:
+        return await self._socket(
+            request,
+            "gemini-live",
+            lambda session, watchman, handle: GeminiAdapter(session, self._limits, watchman, handle),
+            read_first,
+        )
+
+    async def _socket(
+        self, request: web.Request, subprotocol: str, make: MakeAdapter, read_first: ReadFirst | None = None
+    ) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return error_response(426, "this address is for WebSocket connections", "upgrade_required")
-        response = await self._door.serve(request, subprotocol, make)
+        response = await self._door.serve(request, subprotocol, make, read_first)
         if response.close_code is not None and response.close_code > 1001:
             self._metrics.refused.labels(str(response.close_code)).inc()
         return response
