@@ -163,7 +163,9 @@ class ServerSettings:
     grace_s: float = setting(60.0, "how long a session outlives its lost connection", low=0.0, high=1e6)
     drain_s: float = setting(20.0, "how long a stopping server waits for answers to end", low=0.0, high=3600.0)
     ping_s: float = setting(20.0, "a silent client is asked so often whether it is there", low=0.05, high=3600.0)
-    header_timeout_s: float = setting(10.0, "longest wait for a request's head or body", low=0.05, high=3600.0)
+    header_timeout_s: float = setting(
+        10.0, "longest wait for a request's head or body, or for a setup", low=0.05, high=3600.0
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ def test_any_of_the_keys_lets_in_by_header_or_by_subprotocol() -> None:
         assert access.admits({"Authorization": f"Bearer {key}"})
         assert access.admits({"Authorization": f"bearer  {key} "})
         assert access.admits({"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{key}"})
+        assert access.admits({"x-goog-api-key": f" {key} "})
+        assert access.admits({}, key)
     for headers in (
         {},
         {"Authorization": ""},
@@ -28,8 +30,11 @@ def test_any_of_the_keys_lets_in_by_header_or_by_subprotocol() -> None:
         {"Authorization": "Bearer \udcff\udc80"},
         {"Sec-WebSocket-Protocol": "realtime"},
         {"Sec-WebSocket-Protocol": "openai-insecure-api-key."},
+        {"x-goog-api-key": f"{ONE}x"},
+        {"x-goog-api-key": ""},
     ):
         assert not access.admits(headers), headers
+        assert not access.admits(headers, f"{ONE}x"), headers
     assert Access([]).admits({})
     assert not Access([]).has_keys
 
@@ -46,7 +51,9 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hmac, "compare_digest", counting)
     assert Access([ONE, TWO]).admits({"Authorization": f"Bearer {ONE}"})
     assert not Access([ONE, TWO]).admits({"Authorization": "Bearer x"})
-    assert compared == [32] * 4
+    assert not Access([ONE, TWO]).admits({"x-goog-api-key": "x"})
+    assert not Access([ONE, TWO]).admits({}, "x")
+    assert compared == [32] * 8
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from support.realtime_clients import data_uri
 from support.serving import picture
 
-from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
+from inf_stream.server.protocols.pictures import (
+    PictureDecoder,
+    PictureError,
+    count_pixels,
+    from_base64,
+    from_data_uri,
+)
 
 MOST = 100_000
 
@@ -136,6 +142,16 @@ def test_no_damage_breaks_the_decoder(decoder: PictureDecoder, junk: bytes, at: 
     data = whole[:at] + junk + whole[at + len(junk) :]
     with contextlib.suppress(PictureError):
         assert decoder.decode(data).size <= 3 * MOST
+
+
+def test_base64_is_read_in_both_alphabets_padded_or_not() -> None:
+    data = bytes(range(256))[:-1] + b"\xfb\xff"
+    for coded in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()):
+        assert from_base64(coded, most_bytes=300) == data
+        assert from_base64(coded.rstrip("="), most_bytes=300) == data
+    for wrong in ("A", "AB=C", "AA A", "ééé"):
+        with pytest.raises(PictureError):
+            from_base64(wrong, most_bytes=300)
 
 
 def test_data_uris_alone_are_read() -> None:

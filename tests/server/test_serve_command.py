@@ -1,16 +1,23 @@
 """`inf-stream serve` as a program: what it refuses, what it says, how it ends."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google import genai
+from google.genai.errors import APIError
+from google.genai.types import HttpOptions
 from openai import AsyncOpenAI
 from support.command_line import run, save_tiny
+from support.gemini_clients import facts_of, frame, turn
 from support.realtime_clients import image_item, text_item, until
 from support.serving import run_clean
 
@@ -64,24 +71,22 @@ def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         assert flag in shown
 
 
-def test_it_serves_a_real_model_and_sigterm_lets_the_answer_end(model: Path) -> None:
+@contextlib.contextmanager
+def served(model: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The program with a model, and its address; it has to end by itself, in order."""
     command = [sys.executable, "-m", "inf_stream", "serve", "--model", str(model), "--port", "0", "--threads", "1"]
-    with subprocess.Popen(
-        [*command, "--max-tokens", "40", "--budget", "128", "--set", "cache.chunk_tokens=64"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as server:
+    command += ["--max-tokens", "40", "--budget", "128", "--set", "cache.chunk_tokens=64", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
         assert server.stderr is not None
         try:
             line = server.stderr.readline()
             found = re.fullmatch(
-                r"(\S+) at (http://127\.0\.0\.1:\d+)/ \(a page\) and /v1, for 4 sessions of .* without any key; .*\n",
+                r"(\S+) at (https?://127\.0\.0\.1:\d+)/ \(a page\) and /v1, for 4 sessions of .* without any key; .*\n",
                 line,
             )
             assert found is not None, line
             assert found[1] == model.name, "clients see no path"
-            run_clean(_talk(found[2], server))
+            yield server, found[2]
             assert server.wait(30) == 0
             rest = server.stderr.read()
             assert "letting answers end" in rest
@@ -89,6 +94,16 @@ def test_it_serves_a_real_model_and_sigterm_lets_the_answer_end(model: Path) -> 
             assert "Traceback" not in rest
         finally:
             server.kill()
+
+
+def test_it_serves_a_real_model_and_sigterm_lets_the_answer_end(model: Path) -> None:
+    with served(model) as (server, address):
+        run_clean(_talk(address, server))
+
+
+def test_it_serves_clients_of_gemini_live_over_tls_with_one_flag(model: Path) -> None:
+    with served(model, "--self-signed") as (server, address):
+        run_clean(_talk_live(address, server))
 
 
 async def _talk(address: str, server: "subprocess.Popen[str]") -> None:
@@ -108,3 +123,27 @@ async def _talk(address: str, server: "subprocess.Popen[str]") -> None:
         assert done.metadata["evidence"]
         with pytest.raises(Exception, match="1001"):
             await asyncio.wait_for(connection.recv_bytes(), 20)
+
+
+async def _talk_live(address: str, server: "subprocess.Popen[str]") -> None:
+    port = int(address.rpartition(":")[2])
+    certificate = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    trust = {"ssl": ssl.create_default_context(cadata=certificate)}
+    client = genai.Client(api_key="none", http_options=HttpOptions(base_url=address, async_client_args=trust))
+    async with client.aio.live.connect(model="any") as session:
+        for grey in (20, 200):
+            await session.send_realtime_input(video=frame(grey))
+        await session.send_realtime_input(text="what?")
+        heard = [await anext(session.receive())]
+        server.send_signal(signal.SIGTERM)
+        heard += await turn(session)
+        assert [m.go_away.time_left for m in heard if m.go_away] == ["20s"]
+        facts = facts_of(heard)
+        assert facts["reason"] in ("stop", "length"), "not cancelled"
+        assert facts["evidence"]
+        usage = heard[-1].usage_metadata
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        assert {d.modality: d.token_count > 0 for d in usage.prompt_tokens_details} == {"TEXT": True, "IMAGE": True}
+        with pytest.raises(APIError, match="1001"):
+            await turn(session)

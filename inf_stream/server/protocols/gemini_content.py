@@ -74,7 +74,7 @@ class Said:
         Raises:
             MessageError: see `add_image`.
         """
-        for index, blob in enumerate(as_list([] if blobs is None else blobs, where, most=_MOST_BLOBS)):
+        for index, blob in enumerate(_listed(blobs, where, _MOST_BLOBS)):
             self.add_image(blob, f"{where}[{index}]", limits)
 
     def add_turns(self, turns: Any, where: str, limits: ClientLimits) -> None:
@@ -83,7 +83,7 @@ class Said:
         Raises:
             MessageError: naming the field.
         """
-        for index, one in enumerate(as_list([] if turns is None else turns, where, most=_MOST_TURNS)):
+        for index, one in enumerate(_listed(turns, where, _MOST_TURNS)):
             turn = as_object(one, f"{where}[{index}]")
             role = as_choice(turn.get("role") or "user", f"{where}[{index}].role", _ROLES)
             for at, part in parts_of(turn, f"{where}[{index}]"):
@@ -112,7 +112,7 @@ def parts_of(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str
     Raises:
         MessageError: they are no list of objects.
     """
-    parts = as_list(content["parts"] if content.get("parts") is not None else [], f"{where}.parts", most=_MOST_PARTS)
+    parts = _listed(content.get("parts"), f"{where}.parts", _MOST_PARTS)
     return [(f"{where}.parts[{i}]", as_object(part, f"{where}.parts[{i}]")) for i, part in enumerate(parts)]
 
 
@@ -133,6 +133,10 @@ def snake_cased(value: Any) -> Any:
     if isinstance(value, list):
         return [snake_cased(inner) for inner in value]
     return value
+
+
+def _listed(value: Any, where: str, most: int) -> list[Any]:
+    return [] if value is None else as_list(value, where, most=most)
 
 
 def _snake(key: str) -> str:
