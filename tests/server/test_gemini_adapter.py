@@ -143,7 +143,7 @@ def test_more_than_the_server_has_is_cut_to_that(client: Client) -> None:
 def test_what_a_text_server_has_no_use_for_is_taken_and_named_with_the_answer() -> None:
     client = Client(
         {
-            "generationConfig": {"responseModalities": ["TEXT", "AUDIO"], "temperature": 0.5, "speechConfig": {}},
+            "generationConfig": {"responseModalities": ["TEXT", "AUDIO"], "temperature": 0, "speechConfig": {}},
             "tools": [{"functionDeclarations": [{"name": "f"}]}],
             "outputAudioTranscription": {},
             "safetySettings": [],
@@ -156,13 +156,13 @@ def test_what_a_text_server_has_no_use_for_is_taken_and_named_with_the_answer() 
     (_, last, _) = client.hears("a")
     facts = last["serverContent"]["modelTurn"]["parts"][0]["partMetadata"]["inf_stream"]
     assert facts["ignored"] == [
-        "generation_config.response_modalities",
-        "generation_config.speech_config",
-        "generation_config.temperature",
-        "output_audio_transcription",
-        "something_new",
         "tools",
+        "outputAudioTranscription",
+        "somethingNew",
         "x" * 64,
+        "generationConfig.temperature",
+        "generationConfig.speechConfig",
+        "generationConfig.responseModalities",
     ]
     client = Client({f"field{n:03}": 1 for n in range(900)})
     client.asks("how?")
@@ -193,7 +193,7 @@ def test_what_a_text_server_has_no_use_for_is_taken_and_named_with_the_answer() 
         ({"systemInstruction": {"parts": [{"partMetadata": {"inf_stream": {"watches": []}}}] * 2}}, "put all into one"),
         ({"sessionResumption": "x"}, "'sessionResumption' is 'x'"),
         ({"sessionResumption": {"transparent": "yes"}}, "'sessionResumption.transparent'"),
-        ({"historyConfig": {"initialHistoryInClientContent": 1}}, "initial_history_in_client_content' is 1"),
+        ({"historyConfig": {"initialHistoryInClientContent": 1}}, "initialHistoryInClientContent' is 1"),
         ({"realtimeInputConfig": []}, "'realtimeInputConfig' is a list"),
     ],
 )  # fmt: skip
@@ -305,7 +305,7 @@ def test_frames_go_into_the_stream_and_what_came_with_them_is_asked_after_them(c
         assert client.adapter.frames_taken(frames.tag, [0]) == []
     assert client.session.asked == []
     stamped = {"inlineData": blob(), "partMetadata": {"inf_stream": {"timestamp_ms": 1500, "colour": "red"}}}
-    turn = {"parts": [{"text": "one"}, stamped, {"text": "two"}, {"inlineData": blob(timestampMs=2500)}]}
+    turn = {"parts": [{"text": "one"}, stamped, {"text": "two"}, {"inlineData": blob(timestamp_ms=2500)}]}
     frames = frames_of(client, clientContent={"turns": [turn], "turnComplete": True})
     assert frames.timestamps_ms == (1500.0, 2500.0)
     assert client.session.asked == []
@@ -340,7 +340,7 @@ def test_a_frame_that_cannot_be_taken_hangs_up_and_nothing_is_asked(client: Clie
         ({"realtimeInput": {"mediaChunks": {}}}, "'mediaChunks' is an object"),
         ({"realtimeInput": {"mediaChunks": [blob()] * 17}}, "at most 16"),
         ({"realtimeInput": {"video": blob(kind="video/mp4")}}, "'video.mimeType' is 'video/mp4'; image/jpeg"),
-        ({"realtimeInput": {"video": {"data": "AAAA"}}}, "'video.mime_type' is missing"),
+        ({"realtimeInput": {"video": {"data": "AAAA"}}}, "'video.mimeType' is missing"),
         ({"realtimeInput": {"video": {"mimeType": "image/png"}}}, "'video.data' is missing"),
         ({"realtimeInput": {"video": {"mimeType": 5, "data": ""}}}, "'video.mimeType' is 5"),
         ({"realtimeInput": {"video": {"mimeType": "image/png", "data": 5}}}, "'video.data' is no text"),
@@ -606,7 +606,7 @@ def test_who_keeps_its_messages_is_told_which_count() -> None:
 
 
 def test_watches_are_set_with_the_instructions_and_an_alert_is_a_turn_of_its_own() -> None:
-    watch = {"id": "dog", "question": "a dog?", "everyS": 1}
+    watch = {"id": "dog", "question": "a dog?", "every_s": 1}
     part = {"text": "be kind", "partMetadata": {"inf_stream": {"watches": [watch]}}}
     client = Client({"systemInstruction": {"parts": [part]}, "sessionResumption": {}})
     assert client.watchman.watches == [Watch("dog", "a dog?", every_s=1.0)]

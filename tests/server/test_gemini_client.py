@@ -95,7 +95,7 @@ def test_frames_questions_and_streamed_answers() -> None:
                 facts = facts_of(messages)
                 assert facts["evidence"][0]["share"] == 0.5
                 assert facts["stream_time_s"] >= 5.0, "the last frame's time"
-                assert facts["ignored"] == ["generation_config.temperature"]
+                assert facts["ignored"] == ["generationConfig.temperature"]
                 usage = messages[-1].usage_metadata
                 assert usage is not None
                 assert usage.response_token_count == 3

@@ -25,7 +25,7 @@ from inf_stream.server.protocols.adapter import (
     TakeFrames,
 )
 from inf_stream.server.protocols.answers import BROKEN, REFUSED
-from inf_stream.server.protocols.gemini_content import Said, snake_cased
+from inf_stream.server.protocols.gemini_content import Said, get, get_object
 from inf_stream.server.protocols.gemini_setup import HANDLE_CHARACTERS, GeminiConfig, watches_of
 from inf_stream.server.protocols.gemini_turn import completed, interrupted, piece
 from inf_stream.server.protocols.limits import ClientLimits
@@ -48,7 +48,7 @@ def read_first(data: str | bytes) -> tuple[str, int] | None:
     kind, setup = _parse(data)
     if kind != "setup":
         raise MessageError(f"the first message is '{kind}'; it must be the setup")
-    resumption = as_object(setup.get("session_resumption") or {}, "sessionResumption")
+    resumption = get_object(setup, "sessionResumption", "setup")
     handle = as_text(resumption.get("handle") or "", "sessionResumption.handle", most=HANDLE_CHARACTERS)
     if not handle:
         return None
@@ -175,7 +175,7 @@ class GeminiAdapter:
         return [] if is_back else self._setup_complete()
 
     def _update_context(self, given: Mapping[str, Any]) -> Sequence[Reply]:
-        known = {key: given.get(key) for key in ("system_instruction", "tools")}
+        known = {name: get(given, name) for name in ("systemInstruction", "tools")}
         self._apply(self._config.updated(known, self._limits), watches_of(known, self._watchman.limits))
         return []
 
@@ -212,7 +212,7 @@ class GeminiAdapter:
     def _take_content(self, given: Mapping[str, Any]) -> Sequence[Reply]:
         said = Said()
         said.add_turns(given.get("turns"), "turns", self._limits)
-        ends = as_flag(given.get("turn_complete") or False, "turnComplete")
+        ends = as_flag(get(given, "turnComplete") or False, "turnComplete")
         said.asks = ends and not self._config.has_history
         if ends:
             self._config = dataclasses.replace(self._config, has_history=False)
@@ -223,12 +223,12 @@ class GeminiAdapter:
         said, text = Said(), given.get("text")
         if given.get("audio") is not None:
             raise MessageError("this server takes no audio; send text and images", code="unsupported_content")
-        said.add_images(given.get("media_chunks"), "mediaChunks", self._limits)
+        said.add_images(get(given, "mediaChunks"), "mediaChunks", self._limits)
         if given.get("video") is not None:
             said.add_image(given["video"], "video", self._limits)
         if text is not None:
             said.texts.append(as_text(text, "text", most=self._limits.text_characters))
-        begins, ends = (given.get(f"activity_{what}") is not None for what in ("start", "end"))
+        begins, ends = (get(given, name) is not None for name in ("activityStart", "activityEnd"))
         is_alone = text is not None and not self._is_active
         if begins or is_alone:
             self._interrupt()
@@ -293,18 +293,18 @@ class GeminiAdapter:
 
 
 def _parse(data: str | bytes) -> tuple[str, dict[str, Any]]:
-    message = snake_cased(parse_object(data))
-    kinds = [kind for kind in _ON_MESSAGE if message.get(kind) is not None]
+    message = parse_object(data)
+    kinds = [kind for kind in _ON_MESSAGE if get(message, kind) is not None]
     if len(kinds) != 1:
         raise MessageError(f"a message has exactly one of {', '.join(_ON_MESSAGE)}")
-    return kinds[0], as_object(message[kinds[0]], kinds[0])
+    return kinds[0], as_object(get(message, kinds[0]), kinds[0])
 
 
 _G = GeminiAdapter
 _ON_MESSAGE: Mapping[str, Callable[[GeminiAdapter, Mapping[str, Any]], Sequence[Reply]]] = {
     "setup": _G._set_up,
-    "client_content": _G._take_content,
-    "realtime_input": _G._take_realtime,
-    "tool_response": _G._refuse_tools,
-    "context_update": _G._update_context,
+    "clientContent": _G._take_content,
+    "realtimeInput": _G._take_realtime,
+    "toolResponse": _G._refuse_tools,
+    "contextUpdate": _G._update_context,
 }

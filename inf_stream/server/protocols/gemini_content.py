@@ -1,21 +1,13 @@
 """Content of the Gemini Live protocol: turns, their parts, and blobs, from clients that write camel or snake case."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from inf_stream.server.protocols.answers import said_earlier
 from inf_stream.server.protocols.limits import ClientLimits
-from inf_stream.server.protocols.messages import (
-    MessageError,
-    as_choice,
-    as_list,
-    as_number,
-    as_object,
-    as_text,
-    required,
-)
+from inf_stream.server.protocols.messages import MessageError, as_choice, as_list, as_number, as_object, as_text
 from inf_stream.server.protocols.pictures import from_base64
 
 EXTRAS = "inf_stream"
@@ -25,10 +17,32 @@ _TYPE_CHARACTERS = 128
 _LONGEST_MS = 1e15
 _ROLES = ("user", "model")
 _REFUSED = {
-    "file_data": "addresses are not fetched: send the image itself as inlineData",
-    "function_call": "tools are not supported",
-    "function_response": "tools are not supported",
+    "fileData": "addresses are not fetched: send the image itself as inlineData",
+    "functionCall": "tools are not supported",
+    "functionResponse": "tools are not supported",
 }
+
+
+@cache
+def snake(name: str) -> str:
+    """The name of a field as some clients write it; for names of our own, not for those of strangers."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def get(given: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, by its name in camel case; None if there is none."""
+    value = given.get(name)
+    return given.get(snake(name)) if value is None else value
+
+
+def get_object(given: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """The object in a field, by its name in camel case; an empty one if there is none.
+
+    Raises:
+        MessageError: it is something else.
+    """
+    value = get(given, name)
+    return as_object({} if value is None else value, f"{where}.{name}")
 
 
 @dataclass
@@ -54,7 +68,7 @@ class Said:
             MessageError: it is no image, or the model does not see.
         """
         given = as_object(blob, where)
-        kind = as_text(required(given, "mime_type", where), f"{where}.mimeType", most=_TYPE_CHARACTERS).lower()
+        kind = as_text(_needed(given, "mimeType", where), f"{where}.mimeType", most=_TYPE_CHARACTERS).lower()
         if kind.startswith("audio/"):
             raise MessageError("this server takes no audio; send text and images", code="unsupported_content")
         if not kind.startswith("image/"):
@@ -62,14 +76,14 @@ class Said:
         if not limits.sees:
             raise MessageError(f"model '{limits.model}' reads text only; send no images", code="unsupported_content")
         stamp = given.get("timestamp_ms") if stamp is None else stamp
-        coded = required(given, "data", where)
+        coded = _needed(given, "data", where)
         if not isinstance(coded, str):
             raise MessageError(f"'{where}.data' is no text in base64", code="invalid_type", param=where)
         self.images.append(from_base64(coded, most_bytes=limits.message_bytes))
         self.timestamps_ms.append(None if stamp is None else as_number(stamp, "timestamp_ms", 0.0, _LONGEST_MS))
 
     def add_images(self, blobs: Any, where: str, limits: ClientLimits) -> None:
-        """Take in several blobs.
+        """Take in several blobs, or None.
 
         Raises:
             MessageError: see `add_image`.
@@ -78,7 +92,7 @@ class Said:
             self.add_image(blob, f"{where}[{index}]", limits)
 
     def add_turns(self, turns: Any, where: str, limits: ClientLimits) -> None:
-        """Take in turns: what the user says and shows, and what the model is to have said.
+        """Take in turns, or None: what the user says and shows, and what the model is to have said.
 
         Raises:
             MessageError: naming the field.
@@ -91,19 +105,18 @@ class Said:
 
     def _add_part(self, part: Mapping[str, Any], role: str, where: str, limits: ClientLimits) -> None:
         for key, why in _REFUSED.items():
-            if part.get(key) is not None:
+            if get(part, key) is not None:
                 raise MessageError(f"'{where}' is refused: {why}", code="unsupported_content", param=where)
         if part.get("thought"):
             return
         if part.get("text") is not None:
             text = as_text(part["text"], f"{where}.text", most=limits.text_characters)
             self.texts.append(said_earlier(text) if role == "model" else text)
-        if part.get("inline_data") is not None:
+        blob = get(part, "inlineData")
+        if blob is not None:
             if role == "model":
                 raise MessageError(f"'{where}' is an image of the model, which makes none", param=where)
-            self.add_image(
-                part["inline_data"], f"{where}.inlineData", limits, extras_of(part, where).get("timestamp_ms")
-            )
+            self.add_image(blob, f"{where}.inlineData", limits, extras_of(part, where).get("timestamp_ms"))
 
 
 def parts_of(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
@@ -122,22 +135,15 @@ def extras_of(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         MessageError: it is no object.
     """
-    at = f"{where}.partMetadata"
-    return as_object(as_object(part.get("part_metadata") or {}, at).get(EXTRAS) or {}, f"{at}.{EXTRAS}")
-
-
-def snake_cased(value: Any) -> Any:
-    """JSON with all its keys in snake case."""
-    if isinstance(value, dict):
-        return {_snake(key): snake_cased(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [snake_cased(inner) for inner in value]
-    return value
+    return get_object(get_object(part, "partMetadata", where), EXTRAS, f"{where}.partMetadata")
 
 
 def _listed(value: Any, where: str, most: int) -> list[Any]:
     return [] if value is None else as_list(value, where, most=most)
 
 
-def _snake(key: str) -> str:
-    return re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key)
+def _needed(given: Mapping[str, Any], name: str, where: str) -> Any:
+    value = get(given, name)
+    if value is None:
+        raise MessageError(f"'{where}.{name}' is missing", code="missing_required_parameter", param=where)
+    return value

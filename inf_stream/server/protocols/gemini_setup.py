@@ -1,11 +1,12 @@
 """`setup` of the Gemini Live protocol: what a client asks for, and what of it a text server with a memory can give."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from inf_stream.server.protocols.gemini_content import extras_of, parts_of
+from inf_stream.server.protocols.gemini_content import extras_of, get, get_object, parts_of, snake
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import MessageError, as_count, as_flag, as_list, as_object, as_text
 from inf_stream.server.protocols.watches import Watch, WatchLimits, parse_watches
@@ -43,55 +44,23 @@ class GeminiConfig:
     ignored: tuple[str, ...] = ()
 
     def updated(self, setup: Mapping[str, Any], limits: ClientLimits) -> "GeminiConfig":
-        """With the fields of a setup that are present; those unknown here are noted in `ignored`.
+        """With the fields of a setup that are present; those of no use here are noted in `ignored`.
 
         Raises:
             MessageError: naming the field.
         """
         changes: dict[str, Any] = {}
-        ignored = set(self.ignored)
-        for key, value in setup.items():
-            if value is None:
-                continue
-            match key:
-                case "model":
-                    pass  # the server has one
-                case "system_instruction":
-                    changes["instructions"] = parse_instructions(value, limits)
-                case "generation_config":
-                    changes |= _parse_generation(as_object(value, "generationConfig"), ignored)
-                case "context_window_compression":
-                    changes["budget_tokens"] = _parse_compression(value, limits)
-                case "session_resumption":
-                    given = as_object(value, "sessionResumption")
-                    changes |= {"resumes": True, "transparent": _flag(given, "transparent", "sessionResumption")}
-                case "history_config":
-                    given = as_object(value, "historyConfig")
-                    changes["has_history"] = _flag(given, "initial_history_in_client_content", "historyConfig")
-                case "realtime_input_config":
-                    handling = as_object(value, "realtimeInputConfig").get("activity_handling")
-                    changes["interrupts"] = handling != "NO_INTERRUPTION"
-                case _:
-                    ignored.update(_named(key, value))
-        return dataclasses.replace(self, **changes, ignored=tuple(sorted(ignored)[:_MOST_IGNORED]))
+        ignored = [*self.ignored, *_unused(setup, ["model", *_ON_FIELD])]
+        for name, parse in _ON_FIELD.items():
+            value = get(setup, name)
+            if value is not None:
+                changes |= parse(value, limits)
+                ignored += changes.pop("ignored", ())
+        return dataclasses.replace(self, **changes, ignored=tuple(dict.fromkeys(ignored))[:_MOST_IGNORED])
 
     def options(self) -> SessionOptions:
         """For the session's engine."""
         return SessionOptions(self.instructions, self.budget_tokens)
-
-
-def parse_instructions(value: Any, limits: ClientLimits) -> str:
-    """A system instruction: the text of each of its parts is a paragraph.
-
-    Raises:
-        MessageError: naming the field.
-    """
-    where = "systemInstruction"
-    if isinstance(value, str):
-        return as_text(value, where, most=limits.text_characters)
-    most = limits.text_characters
-    texts = [as_text(part.get("text") or "", f"{at}.text", most=most) for at, part in _instruction_parts(value)]
-    return as_text("\n\n".join(text for text in texts if text), where, most=most)
 
 
 def watches_of(setup: Mapping[str, Any], limits: WatchLimits) -> list[Watch] | None:
@@ -100,7 +69,7 @@ def watches_of(setup: Mapping[str, Any], limits: WatchLimits) -> list[Watch] | N
     Raises:
         MessageError: naming the field.
     """
-    value = setup.get("system_instruction")
+    value = get(setup, "systemInstruction")
     if value is None or isinstance(value, str):
         return None
     given = [extras_of(part, at).get("watches") for at, part in _instruction_parts(value)]
@@ -114,19 +83,26 @@ def _instruction_parts(value: Any) -> list[tuple[str, dict[str, Any]]]:
     return parts_of(as_object(value, "systemInstruction"), "systemInstruction")
 
 
-def _parse_generation(given: Mapping[str, Any], ignored: set[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for key, value in given.items():
-        if value is None:
-            continue
-        match key:
-            case "max_output_tokens":
-                changes["max_output_tokens"] = _parse_tokens(value, "generationConfig.maxOutputTokens")
-            case "response_modalities":
-                if _wants_more_than_text(value, "generationConfig.responseModalities"):
-                    ignored.add("generation_config.response_modalities")
-            case _:
-                ignored.update(_named(f"generation_config.{key}", value))
+def _parse_instructions(value: Any, limits: ClientLimits) -> dict[str, Any]:
+    """The text of each part is a paragraph."""
+    where, most = "systemInstruction", limits.text_characters
+    text = value
+    if not isinstance(value, str):
+        texts = [as_text(part.get("text") or "", f"{at}.text", most=most) for at, part in _instruction_parts(value)]
+        text = "\n\n".join(text for text in texts if text)
+    return {"instructions": as_text(text, where, most=most)}
+
+
+def _parse_generation(value: Any, _limits: ClientLimits) -> dict[str, Any]:
+    where = "generationConfig"
+    given = as_object(value, where)
+    tokens, modalities = get(given, "maxOutputTokens"), get(given, "responseModalities")
+    ignored = [f"{where}.{name}" for name in _unused(given, ["maxOutputTokens", "responseModalities"])]
+    if modalities is not None and _wants_more_than_text(modalities, f"{where}.responseModalities"):
+        ignored.append(f"{where}.responseModalities")
+    changes: dict[str, Any] = {"ignored": ignored}
+    if tokens is not None:
+        changes["max_output_tokens"] = _parse_tokens(tokens, f"{where}.maxOutputTokens")
     return changes
 
 
@@ -137,16 +113,28 @@ def _wants_more_than_text(value: Any, where: str) -> bool:
     return wanted > {"TEXT"}
 
 
-def _parse_compression(value: Any, limits: ClientLimits) -> int | None:
+def _parse_compression(value: Any, limits: ClientLimits) -> dict[str, Any]:
     where = "contextWindowCompression"
     given = as_object(value, where)
-    window = as_object(given.get("sliding_window") or {}, f"{where}.slidingWindow")
+    window = get_object(given, "slidingWindow", where)
     sizes = (
-        (given.get("trigger_tokens"), f"{where}.triggerTokens"),
-        (window.get("target_tokens"), f"{where}.targetTokens"),
+        (get(given, "triggerTokens"), f"{where}.triggerTokens"),
+        (get(window, "targetTokens"), f"{where}.slidingWindow.targetTokens"),
     )
     wanted = [_parse_tokens(tokens, at) for tokens, at in sizes if tokens is not None]
-    return min(wanted[0], limits.budget_tokens) if wanted else None
+    return {"budget_tokens": min(wanted[0], limits.budget_tokens) if wanted else None}
+
+
+def _parse_resumption(value: Any, _limits: ClientLimits) -> dict[str, Any]:
+    return {"resumes": True, "transparent": _flag(value, "sessionResumption", "transparent")}
+
+
+def _parse_history(value: Any, _limits: ClientLimits) -> dict[str, Any]:
+    return {"has_history": _flag(value, "historyConfig", "initialHistoryInClientContent")}
+
+
+def _parse_realtime(value: Any, _limits: ClientLimits) -> dict[str, Any]:
+    return {"interrupts": get(as_object(value, "realtimeInputConfig"), "activityHandling") != "NO_INTERRUPTION"}
 
 
 def _parse_tokens(value: Any, where: str) -> int:
@@ -156,11 +144,23 @@ def _parse_tokens(value: Any, where: str) -> int:
     return as_count(value, where, 1, _HIGHEST)
 
 
-def _flag(given: Mapping[str, Any], key: str, where: str) -> bool:
-    value = given.get(key)
-    return value is not None and as_flag(value, f"{where}.{key}")
+def _flag(value: Any, where: str, name: str) -> bool:
+    flag = get(as_object(value, where), name)
+    return flag is not None and as_flag(flag, f"{where}.{name}")
 
 
-def _named(key: str, value: Any) -> set[str]:
-    """The name of a field that asks for something; an empty object may well do so."""
-    return set() if value is False or value == [] else {key[:_NAME_CHARACTERS]}
+def _unused(given: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+    """The first fields that ask for something else than these; an empty object may well do so."""
+    names = {*known, *map(snake, known)}
+    unused = (key for key, value in given.items() if key not in names and value is not None and value != [])
+    return (key[:_NAME_CHARACTERS] for key in islice(unused, _MOST_IGNORED))
+
+
+_ON_FIELD: Mapping[str, Callable[[Any, ClientLimits], dict[str, Any]]] = {
+    "systemInstruction": _parse_instructions,
+    "generationConfig": _parse_generation,
+    "contextWindowCompression": _parse_compression,
+    "sessionResumption": _parse_resumption,
+    "historyConfig": _parse_history,
+    "realtimeInputConfig": _parse_realtime,
+}
