@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from google.genai import Client
+from google.genai.errors import APIError
 from google.genai.live import AsyncSession
-from google.genai.types import Blob, HttpOptions, LiveServerMessage
+from google.genai.types import Blob, HttpOptions, LiveServerMessage, SessionResumptionConfig
 from support.serving import ListMaker, picture, server_settings
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -23,6 +24,7 @@ from inf_stream.server.web.access import Access
 from inf_stream.server.web.tls import self_signed_certificate, tls_context
 
 KEY = "a-key-of-many-characters"
+RESUMABLE = SessionResumptionConfig()
 PATH = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
 
 
@@ -105,6 +107,33 @@ class Raw:
                 await self.next()
         except ConnectionClosed as closed:
             return (0, "") if closed.rcvd is None else (int(closed.rcvd.code), closed.rcvd.reason)
+
+
+def endless(maker: ListMaker) -> ListMaker:
+    """The next engines answer for ever."""
+    maker.prepare = lambda engine: setattr(engine, "tokens_per_answer", 10**9)
+    return maker
+
+
+async def begun(session: AsyncSession) -> str:
+    """Wait for the first piece of an answer; returns it."""
+
+    async def told() -> str:
+        async for message in session.receive():
+            if message.text:
+                return message.text
+        raise AssertionError("no answer came")
+
+    return await asyncio.wait_for(told(), 20)
+
+
+async def refused(session: AsyncSession) -> tuple[int, str]:
+    """Code and reason with which the server hangs up."""
+    try:
+        while True:
+            await turn(session)
+    except APIError as error:
+        return error.code, str(error)
 
 
 async def turn(session: AsyncSession) -> list[LiveServerMessage]:

@@ -108,11 +108,11 @@ class Channel:
         self.wake.set()
 
     def detach(self, connection: Connection, *, lost: bool) -> None:
-        """A connection has gone; unless it was lost or its client may return, that wants no more of the session."""
+        """A connection has gone; unless its client may come back, that wants no more of the session."""
         if self._connection is not connection:
             return
         self._connection = None
-        if (lost or self.adapter.may_return) and self._limits.grace_s > 0 and self.hang_up is None:
+        if self.adapter.may_return(lost=lost) and self._limits.grace_s > 0 and self.hang_up is None:
             self._away_since_s = time.monotonic()
             self._check_life()
         else:
@@ -260,7 +260,7 @@ class Channel:
             self._connection.cut(code, reason)
 
     def _refuse(self, wanted: HangUp) -> None:
-        if not self.adapter.may_return:
+        if not self.adapter.may_return(lost=False):
             self._cut_off(wanted.code, wanted.reason)
         elif self._connection is not None:
             self._connection.cut(wanted.code, wanted.reason)

@@ -87,9 +87,8 @@ class Session(Protocol):
 class Adapter(Protocol):
     """One client's protocol on one session. Called from one thread."""
 
-    @property
-    def may_return(self) -> bool:
-        """Whether a client that has said goodbye, or that was refused something, may still come back."""
+    def may_return(self, *, lost: bool) -> bool:
+        """Whether a client whose connection is gone may come back: `lost`, or after a goodbye or a `HangUp`."""
         ...
 
     def opened(self) -> Sequence[Reply]:

@@ -92,11 +92,6 @@ class GeminiAdapter:
         self._failure = ""
         self._late_instructions = ""
 
-    @property
-    def may_return(self) -> bool:
-        """Whether the client has asked for handles."""
-        return self._config.resumes
-
     # ---- in ----------------------------------------------------------------------------------------
 
     def opened(self) -> Sequence[Reply]:
@@ -149,6 +144,10 @@ class GeminiAdapter:
         )
         told = completed(answer, self._config.ignored, trigger=alert.watch.id)
         return [piece(alert.text), *told, *self._resumption()]
+
+    def may_return(self, *, lost: bool) -> bool:
+        """Whoever has a handle may, and nobody else can."""
+        return self._config.resumes
 
     def ending(self, left_s: float) -> Sequence[Reply]:
         """The connection will be closed, in whole seconds."""

@@ -41,8 +41,6 @@ class RealtimeAdapter:
         handle: with which the client can come back, told as `session.inf_stream.handle`.
     """
 
-    may_return = False
-
     def __init__(self, session: Session, limits: ClientLimits, watchman: Watchman, handle: str):
         self._session, self._limits, self._watchman, self._handle = session, limits, watchman, handle
         self._config = RealtimeConfig()
@@ -113,6 +111,10 @@ class RealtimeAdapter:
             question, alert.text, FinishReason.STOP, alert.tokens, None, alert.stats, alert.evidence
         )
         return [response.created(), *response.started(), response.delta(alert.text), *response.finished(answer, "")]
+
+    def may_return(self, *, lost: bool) -> bool:
+        """A goodbye is meant."""
+        return lost
 
     def ending(self, left_s: float) -> Sequence[Reply]:
         """Nothing: the close code says it."""

@@ -40,8 +40,6 @@ class StreamAdapter:
         handle: with which the client can come back.
     """
 
-    may_return = False
-
     def __init__(self, session: Session, limits: ClientLimits, watchman: Watchman, handle: str):
         self._session, self._limits, self._watchman, self._handle = session, limits, watchman, handle
         self._client_ids: dict[str, str] = {}
@@ -123,6 +121,10 @@ class StreamAdapter:
             "evidence": evidence_objects(alert.evidence),
         }
         return [told]
+
+    def may_return(self, *, lost: bool) -> bool:
+        """A goodbye is meant."""
+        return lost
 
     def ending(self, left_s: float) -> Sequence[Reply]:
         """Nothing: the close code says it."""
