@@ -8,12 +8,12 @@ import ssl
 
 from inf_stream.app.loading import check_settings, load_shown_weights, require_sight, with_model
 from inf_stream.app.reports import Screen
-from inf_stream.base.config import Settings
+from inf_stream.base.config import ServerSettings, Settings
 from inf_stream.base.errors import BudgetError
 from inf_stream.server.running import running_server
 from inf_stream.server.sessions.admission import Admission
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
-from inf_stream.server.web.access import Access, read_keys, require_safe_place
+from inf_stream.server.web.access import Access, is_loopback, read_keys, require_safe_place
 from inf_stream.server.web.tls import tls_context
 
 _MIB = 1 << 20
@@ -65,10 +65,24 @@ async def _serve(
             f"{maker.name} at {server.address}/ (a page) and /v1, for {room} session{'s' if room > 1 else ''} of "
             f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
         )
+        advice = advice_elsewhere(settings.server, has_tls=tls is not None)
+        if advice:
+            screen.note(advice)
         await ending.wait()
         if server.hub.sessions:
             screen.note("letting answers end; press Ctrl-C again to stop at once")
     return received[:1] == [signal.SIGINT]
+
+
+def advice_elsewhere(settings: ServerSettings, *, has_tls: bool) -> str:
+    """What those on other machines, a phone say, have to know of the page; empty if there are none."""
+    if is_loopback(settings.host):
+        return ""
+    if not has_tls:
+        return "browsers on other machines give the page no camera without TLS: add --self-signed or --certificate"
+    if settings.self_signed:
+        return "browsers on other machines open this machine's address with https://, and warn of the certificate once"
+    return ""
 
 
 def _require_room(maker: EngineMaker, settings: Settings) -> None:

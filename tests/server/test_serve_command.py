@@ -21,6 +21,7 @@ from support.gemini_clients import facts_of, frame, turn
 from support.realtime_clients import image_item, text_item, until
 from support.serving import run_clean
 
+from inf_stream.base.config import ServerSettings
 from inf_stream.cli.serve import SERVE_FLAGS
 from inf_stream.server import serve as module
 
@@ -61,6 +62,22 @@ def test_a_port_in_use_and_a_model_too_large_are_refused(
     ran = run(capsys, "serve", "--model", model, "--port", 0)
     assert ran.status == 2
     assert "0 MiB are free; lower cache.budget_tokens" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("host", "has_tls", "said"),
+    [
+        ("127.0.0.1", False, ""),
+        ("localhost", True, ""),
+        ("0.0.0.0", False, "add --self-signed or --certificate"),
+        ("192.0.2.7", False, "add --self-signed or --certificate"),
+        ("0.0.0.0", True, "with https://, and warn of the certificate"),
+    ],
+)
+def test_who_listens_beyond_this_machine_learns_what_cameras_need(host: str, has_tls: bool, said: str) -> None:
+    advice = module.advice_elsewhere(ServerSettings(host=host, self_signed=has_tls), has_tls=has_tls)
+    assert said in advice
+    assert bool(said) == bool(advice)
 
 
 def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,9 +103,13 @@ class WebServer:
         return response
 
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if not self._access.welcomes(request.headers):
-            return error_response(403, "web pages of this origin may not use this server", "origin_not_allowed")
         is_open = request.path == "/health" or is_page(request.path)
+        if not self._access.welcomes(request.headers) and not is_page(request.path):
+            return error_response(
+                403,
+                "web pages of this origin may not use this server; start it with keys, or name the origin in --origins",
+                "origin_not_allowed",
+            )
         in_query = request.query.get("key", "") if request.match_info.route.name == "gemini" else ""
         if not is_open and not self._access.admits(request.headers, in_query):
             why = "a valid API key is needed: Authorization: Bearer KEY, or x-goog-api-key: KEY"

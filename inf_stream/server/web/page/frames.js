@@ -1,50 +1,82 @@
-// Frames of a video element as JPEG, so many a second, with their time in the stream; and what they looked like.
+// Frames of a video element as JPEG, so many a second, each with its time in the stream.
 
 const LONGEST_SIDE = 640;
 const QUALITY = 0.85;
 const MOST_WAITING = 4;
-const MOST_REMEMBERED = 900;
+const MOST_BEHIND_MS = 500;
+
+// Stream time as the server counts it: the latest that was told or heard, going on by wall time, never backwards.
+export class StreamClock {
+  #ms = 0;
+  #atMs = null;
+
+  get hasBegun() {
+    return this.#atMs !== null;
+  }
+
+  get nowMs() {
+    return this.hasBegun ? this.#ms + performance.now() - this.#atMs : 0;
+  }
+
+  hear(ms) {
+    if (this.hasBegun && ms <= this.nowMs) return;
+    this.#ms = ms;
+    this.#atMs = performance.now();
+  }
+
+  reset() {
+    this.#ms = 0;
+    this.#atMs = null;
+  }
+}
 
 export class Frames {
   #video;
   #connection;
+  #clock;
+  #onTaken;
   #canvas = document.createElement("canvas");
-  #timer = 0;
-  #beganMs = 0;
-  #offsetMs = 0;
-  #latestMs = -1;
-  #waiting = 0;
+  #ticker = new Worker("/page/ticker.js");
+  #fps = 1;
   #isFile = false;
-  #seen = new Map();
+  #isRunning = false;
+  #isEncoding = false;
+  #offsetMs = null;
+  #waiting = 0;
 
-  constructor(video, connection) {
+  // `onTaken` gets each frame that was sent, and its second of the stream.
+  constructor(video, connection, clock, onTaken) {
     this.#video = video;
     this.#connection = connection;
+    this.#clock = clock;
+    this.#onTaken = onTaken;
+    this.#ticker.onmessage = () => this.#take();
     this.skipped = 0;
   }
 
-  start(fps, isFile) {
-    this.stop();
+  set fps(fps) {
+    this.#fps = fps;
+    if (this.#isRunning) this.#ticker.postMessage(1000 / fps);
+  }
+
+  start(isFile) {
     this.#isFile = isFile;
-    // A source that follows another one goes on where that ended.
-    this.#offsetMs = this.#latestMs < 0 ? 0 : this.#latestMs + 1000;
-    this.#beganMs = performance.now();
-    this.#timer = setInterval(() => this.#take(), 1000 / fps);
+    this.#isRunning = true;
+    this.#offsetMs = null;
+    this.#ticker.postMessage(1000 / this.#fps);
     this.#take();
   }
 
   stop() {
-    clearInterval(this.#timer);
-    this.#timer = 0;
+    this.#isRunning = false;
+    this.#ticker.postMessage(0);
   }
 
-  // The stream begins anew.
-  forget() {
-    this.#latestMs = -1;
-    this.#offsetMs = 0;
-    this.#waiting = 0;
-    this.#seen.forEach((address) => URL.revokeObjectURL(address));
-    this.#seen.clear();
+  // A new session: the stream begins anew.
+  reset() {
+    this.#offsetMs = null;
+    this.skipped = 0;
+    this.expectNone();
   }
 
   // The server has said what became of a frame.
@@ -52,39 +84,41 @@ export class Frames {
     this.#waiting = Math.max(0, this.#waiting - 1);
   }
 
-  // Address of the picture nearest to a second of the stream, and its time; or null.
-  pictureAt(second) {
-    let best = null;
-    for (const atS of this.#seen.keys()) {
-      if (best === null || Math.abs(atS - second) < Math.abs(best - second)) best = atS;
-    }
-    return best === null ? null : { atS: best, address: this.#seen.get(best) };
+  // What was sent into a connection that was lost will never be settled.
+  expectNone() {
+    this.#waiting = 0;
   }
 
   async #take() {
     const video = this.#video;
-    if (!video.videoWidth || video.ended || (this.#isFile && video.paused)) return;
-    if (this.#connection.isBusy || this.#waiting >= MOST_WAITING) {
+    if (!this.#isRunning || !video.videoWidth || video.ended || (this.#isFile && video.paused)) return;
+    if (!this.#connection.isOpen) return;
+    if (this.#connection.isBusy || this.#waiting >= MOST_WAITING || this.#isEncoding) {
       this.skipped += 1;
       return;
     }
-    const ownMs = this.#isFile ? video.currentTime * 1000 : performance.now() - this.#beganMs;
-    const atMs = Math.round(this.#offsetMs + ownMs);
-    if (atMs <= this.#latestMs) return; // wound back: what was seen is not seen again
-    this.#latestMs = atMs;
+    const atMs = this.#stamp();
     const shrink = Math.min(1, LONGEST_SIDE / Math.max(video.videoWidth, video.videoHeight));
     this.#canvas.width = Math.max(1, Math.round(video.videoWidth * shrink));
     this.#canvas.height = Math.max(1, Math.round(video.videoHeight * shrink));
     this.#canvas.getContext("2d").drawImage(video, 0, 0, this.#canvas.width, this.#canvas.height);
+    this.#isEncoding = true;
     const blob = await new Promise((done) => this.#canvas.toBlob(done, "image/jpeg", QUALITY));
-    if (!blob || !this.#connection.isOpen) return;
+    this.#isEncoding = false;
+    if (!blob || !this.#isRunning || !this.#connection.isOpen) return;
+    this.#clock.hear(atMs);
     this.#waiting += 1;
     this.#connection.sendFrame(blob, atMs);
-    this.#seen.set(atMs / 1000, URL.createObjectURL(blob));
-    if (this.#seen.size > MOST_REMEMBERED) {
-      const [oldest, address] = this.#seen.entries().next().value;
-      URL.revokeObjectURL(address);
-      this.#seen.delete(oldest);
-    }
+    this.#onTaken(blob, atMs / 1000);
+  }
+
+  // A file has its own time, which becomes the stream's; where it was wound back or stood still, the stream went on.
+  #stamp() {
+    const nowMs = this.#clock.nowMs;
+    if (!this.#isFile) return Math.round(nowMs);
+    const ownMs = this.#video.currentTime * 1000;
+    this.#offsetMs ??= nowMs - ownMs;
+    if (this.#offsetMs + ownMs < nowMs - MOST_BEHIND_MS) this.#offsetMs = nowMs - ownMs;
+    return Math.max(0, Math.round(this.#offsetMs + ownMs));
   }
 }

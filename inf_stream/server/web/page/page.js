@@ -1,255 +1,176 @@
 // Puts the page together: source -> frames -> server -> answers, alerts, memory.
 
+import { Awake } from "./awake.js";
 import { Connection } from "./connection.js";
-import { Frames } from "./frames.js";
-import { Strip } from "./memory.js";
-import { clock, timeButton, withTimes } from "./times.js";
+import { Conversation } from "./conversation.js";
+import { $, say } from "./elements.js";
+import { Figures } from "./figures.js";
+import { Frames, StreamClock } from "./frames.js";
+import { Pictures } from "./pictures.js";
+import { Sources } from "./sources.js";
+import { linkText, Status } from "./status.js";
+import { Strip } from "./strip.js";
+import { clock } from "./times.js";
+import { offerSources, showCameras, showSource } from "./tools.js";
+import { Viewer } from "./viewer.js";
+import { Watches } from "./watches.js";
 
-const MOST_LINES = 400;
 const STATS_MS = 1000;
-const PAST_MS = 4000;
+const TITLE = document.title;
 
-const $ = (id) => document.getElementById(id);
+const video = $("video");
 const connection = new Connection();
-const frames = new Frames($("video"), connection);
-const strip = new Strip($("strip"), showSecond);
-const open = new Map(); // id of an answer -> its line
-const watches = new Map(); // id of a watch -> its question
-let source = null; // {stream} or {address}
+const streamClock = new StreamClock();
+const pictures = new Pictures();
+const frames = new Frames(video, connection, streamClock, (blob, second) => pictures.add(blob, second));
+const sources = new Sources(video);
+const strip = new Strip($("strip"), (second) => viewer.show(second));
+const viewer = new Viewer(strip, pictures, streamClock);
+const figures = new Figures();
+const watches = new Watches($("watches"), connection);
+const status = new Status({ lamp: $("lamp"), text: $("status"), countdown: $("countdown"), again: $("again") });
+const conversation = new Conversation({
+  log: $("log"),
+  end: $("log-end"),
+  newest: $("newest"),
+  quiet: $("said"),
+  loud: $("alarm"),
+  onTime: showTime,
+  onCancel: (id) => connection.send({ type: "cancel", id }),
+});
+const awake = new Awake();
+const frameErrors = new Set();
+let link = { name: "connecting" };
+let hadSession = false;
+let shownSource = null;
 let asked = 0;
-let settledInLastSeconds = [];
+let doubtful = []; // answers that may have been lost with a connection
+let alerts = 0; // while nobody looked
 
 // ---- the server ----------------------------------------------------------------------------------
 
-connection.addEventListener("status", ({ detail }) => {
-  $("status").textContent = detail.text;
-  if (!detail.ended) return;
-  if (detail.wantsKey) $("entry").open = true;
-  for (const answer of open.values()) problem(answer, "no answer: the connection ended");
-  open.clear();
-  problem(line("problem"), detail.text);
+connection.addEventListener("state", ({ detail }) => {
+  link = detail;
+  const wantsKey = link.why === "no-key" || link.why === "wrong-key";
+  if (link.name === "ended") conversation.giveUp(linkText(link).toLowerCase());
+  if (wantsKey) askForKey();
+  if (link.name === "open") $("key-form").hidden = true;
   refresh();
-  const again = document.createElement("button");
-  again.type = "button";
-  again.textContent = "Begin a new session";
-  again.addEventListener("click", begin);
-  $("status").append(" ", again);
 });
 
 connection.addEventListener("hello", ({ detail: hello }) => {
-  $("model").textContent = `${hello.model}, ${hello.limits.budget_tokens.toLocaleString("en")} tokens of memory`;
-  if (hello.isNew) {
-    frames.forget();
-    for (const [id, question] of watches) sendWatch(id, question);
-  }
+  $("model").textContent = `${hello.model} · memory of ${hello.limits.budget_tokens.toLocaleString("en")} tokens`;
+  $("question").maxLength = hello.limits.text_characters;
+  frames.expectNone();
+  if (hello.isNew) beginAnew();
+  doubtful = conversation.openIds;
+  if (doubtful.length) connection.send({ type: "stats" });
+  watches.begin(hello.limits.watches, hello.isNew);
   refresh();
 });
 
 connection.addEventListener("message", ({ detail: message }) => {
-  const handle = {
-    frame: onFrame,
-    stats: onStats,
-    alert: onAlert,
-    "answer.started": (m) => open.get(m.id)?.classList.add("running"),
-    "answer.delta": (m) => open.get(m.id)?.querySelector(".text").append(m.text),
-    "answer.finished": onFinished,
-    warning: (m) => problem(line("problem"), `${clock(m.at_s)} ${m.message}`),
-    error: (m) => problem(line("problem"), m.message),
-  }[message.type];
-  handle?.(message);
+  if (message.at_s !== undefined) streamClock.hear(message.at_s * 1000);
+  MESSAGES[message.type]?.(message);
 });
+
+const MESSAGES = {
+  frame: onFrame,
+  stats: onStats,
+  "answer.delta": ({ id, text }) => conversation.heard(id, text),
+  "answer.finished": onFinished,
+  alert: onAlert,
+  watching: ({ id }) => {
+    const question = watches.confirmed(id);
+    if (question) conversation.note(`Watching for “${question}”. You are told when the answer begins with “yes”.`);
+  },
+  warning: (m) => conversation.problem(`${clock(m.at_s)} ${m.message}`),
+  error: (m) => {
+    if (/^watch/.test(m.param)) watches.refused();
+    if (m.code !== "not_active") conversation.problem(m.message); // what was to be cancelled had just ended
+  },
+};
+
+function onFrame(message) {
+  frames.settled();
+  if (message.outcome === "accepted") figures.accepted();
+  if (message.outcome !== "error" || frameErrors.has(message.reason)) return;
+  frameErrors.add(message.reason);
+  conversation.problem(`The server cannot take these frames: ${message.reason}.`);
+}
+
+function onStats(message) {
+  if (doubtful.length && !message.questions_waiting) {
+    conversation.giveUp("it was lost with the connection", doubtful);
+    doubtful = [];
+    refresh();
+  }
+  streamClock.hear(message.stream_s * 1000);
+  figures.show(message, frames.skipped);
+  if (message.memory) {
+    strip.show(message.memory);
+    $("axis-from").textContent = clock(message.memory.from_s);
+    $("memory-text").textContent = `something of ${Math.round(100 * strip.share)} % of the seconds is kept`;
+  }
+  viewer.refresh();
+}
+
+function onFinished(message) {
+  conversation.finished(message);
+  if (message.evidence?.length) strip.mark(message.evidence.map(({ at_s }) => at_s));
+  if (message.ttft_s !== null) figures.firstToken(message.ttft_s);
+  refresh();
+}
+
+function onAlert(message) {
+  conversation.alert(watches.questionOf(message.metadata.trigger), message);
+  strip.mark(message.evidence.map(({ at_s }) => at_s));
+  if (document.visibilityState === "hidden") document.title = `(${(alerts += 1)}) ${TITLE}`;
+}
+
+document.addEventListener("visibilitychange", () => {
+  alerts = 0;
+  document.title = TITLE;
+});
+
+// Not before the stream has begun, which begins when its time is asked for; nor for a page that nobody watches and that
+// watches nothing, so that a forgotten one leaves its place to others.
+setInterval(() => {
+  const isUsed = shownSource || conversation.openIds.length || document.visibilityState === "visible";
+  if (streamClock.hasBegun && isUsed) connection.send({ type: "stats" });
+}, STATS_MS);
+
+// The stream, and all that is known of it, begin anew.
+function beginAnew() {
+  conversation.giveUp("the session has ended");
+  streamClock.reset();
+  frames.reset();
+  frameErrors.clear();
+  pictures.clear();
+  strip.mark([]);
+  strip.show(null);
+  figures.clear();
+  viewer.show(null);
+  if (hadSession) conversation.divide("New session: nothing of the above is remembered");
+  if (hadSession && shownSource) divideForSource();
+  hadSession = true;
+}
 
 function begin() {
   connection.open(sessionStorage.getItem("key") || "");
 }
 
-function onFrame(message) {
-  frames.settled();
-  if (message.outcome === "accepted") settledInLastSeconds.push(performance.now());
-}
+$("again").addEventListener("click", () => (link.name === "waiting" ? connection.retry() : begin()));
+window.addEventListener("online", () => connection.retry());
 
-function onStats(message) {
-  const now = performance.now();
-  settledInLastSeconds = settledInLastSeconds.filter((at) => now - at < 10_000);
-  const memory = message.memory;
-  if (memory) {
-    const [kept, most] = [memory.tokens_kept, memory.most_tokens].map((tokens) => tokens.toLocaleString("en"));
-    $("figure-cache").textContent = `${kept} of ${most}`;
-    strip.show(memory);
-    $("memory-text").textContent = strip.describe();
-  }
-  const dropped = message.frames.dropped + frames.skipped;
-  $("figure-frames").textContent = `${message.frames.accepted} · ${(settledInLastSeconds.length / 10).toFixed(1)}/s`;
-  $("figure-dropped").textContent = String(dropped);
-}
+// ---- the API key ---------------------------------------------------------------------------------
 
-setInterval(() => connection.send({ type: "stats" }), STATS_MS);
-
-// ---- the source ----------------------------------------------------------------------------------
-
-$("camera").addEventListener("click", () =>
-  capture(() => navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false })));
-$("screen").addEventListener("click", () =>
-  capture(() => navigator.mediaDevices.getDisplayMedia({ video: true, audio: false })));
-$("file").addEventListener("click", () => $("chosen").click());
-$("stop").addEventListener("click", stopSource);
-$("fps").addEventListener("change", () => source && frames.start(Number($("fps").value), Boolean(source.address)));
-$("chosen").addEventListener("change", async () => {
-  const file = $("chosen").files[0];
-  $("chosen").value = "";
-  if (!file) return;
-  stopSource();
-  source = { address: URL.createObjectURL(file) };
-  $("video").src = source.address;
-  $("video").controls = true;
-  await play(file.name);
-});
-$("video").addEventListener("ended", () => frames.stop());
-$("video").addEventListener("error", () => {
-  if (!source?.address) return;
-  stopSource();
-  problem(line("problem"), "this file cannot be played here; choose an MP4 (H.264) or WebM");
-});
-
-async function capture(ask) {
-  if (!navigator.mediaDevices) {
-    problem(line("problem"), "cameras are shown to secure pages only: open this one over https, or on localhost");
-    return;
-  }
-  let stream;
-  try {
-    stream = await ask();
-  } catch (error) {
-    problem(line("problem"), `no picture: ${error.message}`);
-    return;
-  }
-  stopSource();
-  source = { stream };
-  $("video").srcObject = stream;
-  $("video").controls = false;
-  stream.getVideoTracks()[0].addEventListener("ended", stopSource);
-  await play("the stream");
-}
-
-async function play(name) {
-  try {
-    await $("video").play();
-  } catch (error) {
-    if (source) problem(line("problem"), `${name} cannot be played: ${error.message}`);
-    return;
-  }
-  frames.start(Number($("fps").value), Boolean(source?.address));
-  refresh();
-}
-
-function stopSource() {
-  frames.stop();
-  source?.stream?.getTracks().forEach((track) => track.stop());
-  const address = source?.address;
-  source = null;
-  $("video").srcObject = null;
-  $("video").removeAttribute("src");
-  $("video").controls = false;
-  $("video").load();
-  if (address) URL.revokeObjectURL(address);
-  refresh();
-}
-
-// ---- questions and answers -----------------------------------------------------------------------
-
-$("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = $("question").value.trim();
-  if (!text) return;
-  const id = `q${(asked += 1)}`;
-  if (!connection.send({ type: "ask", id, text, aside: $("aside").checked })) {
-    problem(line("problem"), "not asked: there is no connection to the server");
-    return;
-  }
-  $("question").value = "";
-  line("question").append(text);
-  const answer = line("answer");
-  answer.append(paragraph("text"));
-  open.set(id, answer);
-  refresh();
-});
-
-$("cancel").addEventListener("click", cancelAll);
-document.addEventListener("keydown", (event) => {
-  const isTyping = /^(input|select|textarea)$/i.test(event.target.tagName);
-  if (event.key === "/" && !isTyping) {
-    event.preventDefault();
-    $("question").focus();
-  } else if (event.key === "Escape") {
-    cancelAll();
-  }
-});
-
-function cancelAll() {
-  for (const id of open.keys()) connection.send({ type: "cancel", id });
-}
-
-function onFinished(message) {
-  const answer = open.get(message.id);
-  open.delete(message.id);
-  refresh();
-  if (!answer) return;
-  answer.classList.remove("running");
-  answer.querySelector(".text").replaceChildren(withTimes(message.text, showSecond));
-  const why = { cancelled: "cancelled", failed: "the answer failed", refused: "refused: too many questions wait" };
-  if (why[message.reason]) problem(answer, why[message.reason]);
-  rests(answer, message.evidence);
-  if (message.ttft_s !== null) $("figure-first").textContent = `${message.ttft_s.toFixed(2)} s`;
-  scroll();
-}
-
-function onAlert(message) {
-  const alert = line("alert");
-  alert.setAttribute("role", "alert");
-  const text = paragraph("text");
-  const question = watches.get(message.metadata.trigger) || message.metadata.trigger;
-  text.append(timeButton(clock(message.at_s), message.at_s, showSecond), ` ${question} `, withTimes(message.text, showSecond));
-  alert.append(text);
-  rests(alert, message.evidence);
-  scroll();
-}
-
-function rests(item, evidence) {
-  if (!evidence?.length) return;
-  const told = paragraph("rests");
-  told.append("rests on ");
-  for (const { at_s } of evidence) told.append(timeButton(clock(at_s), at_s, showSecond), " ");
-  item.append(told);
-  strip.mark(evidence.map(({ at_s }) => at_s));
-}
-
-// ---- watches -------------------------------------------------------------------------------------
-
-$("watch").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const question = $("watch-question").value.trim();
-  if (!question || !connection.isOpen) return;
-  const id = `w${(asked += 1)}`;
-  sendWatch(id, question);
-  $("watch-question").value = "";
-  watches.set(id, question);
-  const item = document.createElement("li");
-  const remove = document.createElement("button");
-  remove.type = "button";
-  remove.textContent = "Remove";
-  remove.setAttribute("aria-label", `Stop watching: ${question}`);
-  remove.addEventListener("click", () => {
-    connection.send({ type: "unwatch", id });
-    watches.delete(id);
-    item.remove();
-    $("watch-question").focus();
-  });
-  item.append(question, remove);
-  $("watches").append(item);
-});
-
-function sendWatch(id, question) {
-  connection.send({ type: "watch", id, question });
+function askForKey() {
+  $("key-problem").textContent = `${linkText(link)}.`;
+  $("key").setAttribute("aria-invalid", String(link.why === "wrong-key"));
+  $("key-form").hidden = false;
+  $("key").focus();
+  $("key").select();
 }
 
 $("key-form").addEventListener("submit", (event) => {
@@ -258,59 +179,102 @@ $("key-form").addEventListener("submit", (event) => {
   begin();
 });
 
-// ---- small things --------------------------------------------------------------------------------
+// ---- the source ----------------------------------------------------------------------------------
 
-let pastTimer = 0;
+$("fps").addEventListener("change", () => (frames.fps = Number($("fps").value)));
+for (const change of ["play", "pause", "ended", "seeked"]) video.addEventListener(change, refresh);
 
-// What was seen then, over the picture of now, for a moment.
-function showSecond(second) {
-  strip.mark([second]);
-  const picture = frames.pictureAt(second);
-  if (!picture) return;
-  $("past").src = picture.address;
-  $("past").alt = `What was seen at ${clock(picture.atS)}`;
-  $("past-label").textContent = clock(picture.atS);
-  $("past").hidden = $("past-label").hidden = false;
-  clearTimeout(pastTimer);
-  $("stage").scrollIntoView({ block: "nearest", behavior: "smooth" });
-  pastTimer = setTimeout(() => ($("past").hidden = $("past-label").hidden = true), PAST_MS);
+function choose(open) {
+  if (link.name === "ended" && $("key-form").hidden) begin();
+  open();
 }
 
-function line(kind) {
-  const item = document.createElement("li");
-  item.className = kind;
-  $("log").append(item);
-  while ($("log").children.length > MOST_LINES) $("log").firstChild.remove();
-  scroll();
-  return item;
+sources.addEventListener("problem", ({ detail }) => conversation.problem(detail));
+sources.addEventListener("changed", () => {
+  if (sources.current !== shownSource) changeSource(sources.current);
+  refresh();
+});
+
+function changeSource(source) {
+  shownSource = source;
+  viewer.show(null);
+  frames.stop();
+  if (!source) return;
+  divideForSource();
+  frames.start(source.kind === "file");
+  if (source.kind === "camera") showCameras(sources);
 }
 
-function paragraph(kind) {
-  const made = document.createElement("p");
-  made.className = kind;
-  return made;
+function divideForSource() {
+  conversation.divide(`${shownSource.name}, from ${clock(streamClock.nowMs / 1000)}`);
 }
 
-function problem(item, text) {
-  const told = paragraph("problem");
-  told.textContent = text;
-  item.append(told);
-  scroll();
+// ---- questions and watches -----------------------------------------------------------------------
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("question").value.trim();
+  if (!text) return;
+  const id = `q${(asked += 1)}`;
+  if (!connection.send({ type: "ask", id, text, aside: $("aside").checked })) {
+    conversation.problem("Not asked: there is no connection to the server.");
+    return;
+  }
+  $("question").value = "";
+  conversation.ask(id, text);
+  refresh();
+});
+
+$("question").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("ask").requestSubmit();
+});
+
+$("watch").addEventListener("click", () => {
+  const question = $("question").value.trim();
+  const refused = question ? watches.add(question) : "Type what to watch for first: a question to be answered with yes.";
+  if (refused) conversation.problem(refused);
+  else $("question").value = "";
+  $("question").focus();
+});
+
+for (const example of document.querySelectorAll(".hint button")) {
+  example.addEventListener("click", () => {
+    $("question").value = example.textContent;
+    $("question").focus();
+  });
 }
 
-function scroll() {
-  $("log").scrollTop = $("log").scrollHeight;
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  if (viewer.isPast) viewer.show(null);
+  else for (const id of conversation.openIds) connection.send({ type: "cancel", id });
+});
+
+// ---- now and then --------------------------------------------------------------------------------
+
+function showTime(second) {
+  if (viewer.show(second)) say($("said"), `Shown: ${viewer.describe()}. Escape goes back to now.`);
+  else conversation.note(`The stream has not come to ${clock(second)} yet.`);
 }
 
 function refresh() {
-  $("stop").disabled = source === null;
-  $("empty").hidden = source !== null;
-  $("cancel").disabled = open.size === 0;
+  const [opening, source] = [sources.opening, sources.current];
+  const doing = { opening, source, isPaused: source?.kind === "file" && video.paused, hasEnded: video.ended };
+  status.show(link, { ...doing, answers: conversation.openIds.length });
+  showSource(source);
+  awake.wanted = Boolean(source);
 }
+
+new ResizeObserver(() =>
+  document.documentElement.style.setProperty("--composer", `${$("ask").offsetHeight}px`)).observe($("ask"));
 
 // A page that is left wants no more of its session; one that comes back from the browser's memory begins a new one.
 window.addEventListener("pagehide", () => connection.close());
 window.addEventListener("pageshow", (event) => event.persisted && begin());
 
+figures.clear();
+offerSources(sources, choose);
 refresh();
 begin();

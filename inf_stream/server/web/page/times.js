@@ -1,5 +1,7 @@
 // Times as people read them: 00:40, 1:02:03.
 
+import { made } from "./elements.js";
+
 const CLOCK = /(?<![\d:])(?:(\d{1,3}):)?([0-5]?\d):([0-5]\d)(?![\d:])/g;
 
 export function clock(second) {
@@ -25,10 +27,7 @@ export function withTimes(text, onChosen) {
 }
 
 export function timeButton(text, second, onChosen) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "time";
-  button.textContent = text;
+  const button = made("button", "time", text);
   button.title = `Show what was seen at ${text}`;
   button.addEventListener("click", () => onChosen(second));
   return button;
