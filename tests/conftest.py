@@ -27,7 +27,9 @@ import torch
 import transformers
 from hypothesis import settings
 
-from inf_stream.models.weights import LoadedWeights, fetch_builtin, load_pretrained
+from inf_stream.models.weights.builtin import fetch_builtin
+from inf_stream.models.weights.loaded import LoadedWeights
+from inf_stream.models.weights.pretrained import load_pretrained
 
 # A suite started in the background would ignore Ctrl-C, and so would every program it tries Ctrl-C on.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -29,7 +29,7 @@ from inf_stream.cache.archive import Archive
 from inf_stream.cache.archive.blocks import Block
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 S = 1_000_000_000
 AT_ONCE = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
-from inf_stream.models.weights import load_pretrained
+from inf_stream.models.weights.pretrained import load_pretrained
 
 IMAGE_TOKENS = ["<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>"]
 VISION = {

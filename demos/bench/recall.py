@@ -41,7 +41,7 @@ from inf_stream.cache.archive.usual import UsualQuery
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.moments import read_span
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 S = 1_000_000_000
 CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query")

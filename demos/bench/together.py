@@ -24,7 +24,7 @@ from inf_stream.base.events import Question
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.together import read_together
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 TEXT = "The quick brown fox jumps over the lazy dog. "
 

@@ -32,9 +32,9 @@ from samples import Branch, ClipFrame, Photo, Sample, Words, there
 from torch import Tensor
 
 from inf_stream.base.clock import format_clock, nanoseconds
-from inf_stream.models.weights import load_pretrained
 from inf_stream.models.weights.builtin import SEES
 from inf_stream.models.weights.grafted import WEIGHTS, load_grafted
+from inf_stream.models.weights.pretrained import load_pretrained
 
 SECONDS_A_PICTURE = 5
 CAPTION_ASK = "What do you see?"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from inf_stream.models.weights import load_pretrained
 from inf_stream.models.weights.grafted import WEIGHTS, llava_around
+from inf_stream.models.weights.pretrained import load_pretrained
 
 LANGUAGE_MODEL = "smollm2-135m"
 _ROWS = 64

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from inf_stream.app.ask import open_video
-from inf_stream.app.loading import VISION_MODEL, check_settings, load_engine, with_model
-from inf_stream.app.outputs import require_memory_map
+from inf_stream.app.checking import check_settings
+from inf_stream.app.loading import load_engine
+from inf_stream.app.model_names import VISION_MODEL, with_model
 from inf_stream.app.progress import StreamProgress
 from inf_stream.app.questions import PlannedQuestion
 from inf_stream.app.reports import Report, Screen
 from inf_stream.app.running import Stream, draw_map, run_stream
 from inf_stream.app.schedule import ScheduledStream
 from inf_stream.app.text_report import TextReport
+from inf_stream.app.videos import open_video
 from inf_stream.base.clock import NS_PER_S, seconds
 from inf_stream.base.config import Settings
 from inf_stream.base.events import Question, QuestionAsked, TextArrived
 from inf_stream.engine.engine import Engine
-from inf_stream.models.weights import BUILTIN
-from inf_stream.models.weights.builtin import SEES
+from inf_stream.models.weights.builtin import BUILTIN, SEES
 from inf_stream.session.queue import cut_text
 
 CLIP = "places.mp4"
@@ -75,7 +75,6 @@ def demo(settings: Settings, memory_map: Path) -> int:
     """
     screen = Screen.standard()
     settings = with_model(settings, sees=True)
-    require_memory_map(memory_map)
     check_settings(settings)
     engine = load_engine(settings, screen, sees=False)
     play = _play_book if engine.model.vision is None else _play_clip
@@ -128,7 +127,7 @@ def _play_clip(engine: Engine, screen: Screen, settings: Settings, memory_map: P
 
 def _play(engine: Engine, stream: Stream, report: Report, settings: Settings, memory_map: Path) -> None:
     try:
-        run_stream(engine, stream, report, settings.source, live=False)
+        run_stream(engine, stream, report, settings.source, live=False, endless=False)
     finally:
         draw_map(engine, memory_map, report)
 

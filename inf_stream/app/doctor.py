@@ -22,8 +22,9 @@ from packaging.specifiers import SpecifierSet
 from rich.markup import escape
 from rich.table import Table
 
-from inf_stream.models.weights import BUILTIN, MachineFacts, cache_folder, is_present, machine_facts, resolve_device
-from inf_stream.models.weights.placement import GIB
+from inf_stream.models.weights.builtin import BUILTIN, is_present
+from inf_stream.models.weights.folders import cache_folder
+from inf_stream.models.weights.placement import GIB, MachineFacts, machine_facts, resolve_device
 
 MIN_PYTHON = (3, 10)
 TRANSFORMERS_RANGE = ">=5.17,<6"

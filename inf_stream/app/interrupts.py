@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def on_interrupt(handle: Callable[[], None]) -> Iterator[None]:
-    """Call `handle` on the loop's thread at each Ctrl-C while the block runs, instead of what happened before.
+def on_interrupt(handle: Callable[[], None], *signals: signal.Signals) -> Iterator[None]:
+    """Call `handle` on the loop's thread at each of the signals while the block runs, instead of what happened before.
 
     Where the event loop cannot do this (Windows), Ctrl-C keeps its meaning.
     """
     loop = asyncio.get_running_loop()
     try:
-        loop.add_signal_handler(signal.SIGINT, handle)
+        for one in signals:
+            loop.add_signal_handler(one, handle)
     except NotImplementedError:
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for one in signals:
+            loop.remove_signal_handler(one)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from inf_stream.cache.policies import POLICIES
 from inf_stream.models.families import FAMILIES, Family
-from inf_stream.models.weights import BUILTIN, is_present
+from inf_stream.models.weights.builtin import BUILTIN, is_present
 
 RECOMMENDED = {
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": "video, 0.5 billion weights; try this one first",

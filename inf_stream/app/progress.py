@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TransferSpeedColumn
 
-from inf_stream.models.weights import Progress as BytesProgress
+from inf_stream.models.weights.fetch import Progress as BytesProgress
 
 
 @contextmanager

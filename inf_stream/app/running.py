@@ -1,8 +1,8 @@
 """Where an engine, a stream and what shows them are put together and run."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,10 +10,7 @@ from inf_stream.app.guard import FirstFrameGuard, StreamRefused
 from inf_stream.app.interrupts import on_interrupt
 from inf_stream.app.memory_map import kept_in
 from inf_stream.app.memory_picture import draw_memory_map
-from inf_stream.app.outputs import require_memory_map
-from inf_stream.app.progress import StreamProgress
-from inf_stream.app.reports import JsonReport, Report, Screen
-from inf_stream.app.text_report import TextReport
+from inf_stream.app.reports import Report
 from inf_stream.base.clock import seconds
 from inf_stream.base.config import SourceSettings
 from inf_stream.base.events import InputEvent
@@ -22,38 +19,6 @@ from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.session.interrupt import run_interruptible
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.loop import Observer, SessionLoop, engine_worker
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a run shows and leaves behind.
-
-    Attributes:
-        json: JSON lines instead of text.
-        stats: numbers after each answer.
-        memory_map: picture of the cache at the end, or None.
-    """
-
-    json: bool = False
-    stats: bool = False
-    memory_map: Path | None = None
-
-    def check(self) -> None:
-        """Refuse a picture that could not be drawn at the end.
-
-        Raises:
-            ConfigError: see `require_memory_map`.
-        """
-        if self.memory_map is not None:
-            require_memory_map(self.memory_map)
-
-    def report(
-        self, screen: Screen, progress: StreamProgress | None = None, *, questions: bool = False, times: bool = True
-    ) -> Report:
-        """The report that was asked for; see `TextReport` for `progress`, `questions` and `times`."""
-        if self.json:
-            return JsonReport(screen)
-        return TextReport(screen, progress, stats=self.stats, questions=questions, times=times)
 
 
 @runtime_checkable
@@ -74,13 +39,14 @@ def run_stream(
     settings: SourceSettings,
     *,
     live: bool,
+    endless: bool,
     observer: Observer | None = None,
     live_until_ns: int | None = None,
 ) -> None:
     """Run a session over `stream` until it ends; Ctrl-C ends it cleanly.
 
-    A live stream that nobody limits is ended by the first Ctrl-C, and its last questions are answered; the second one
-    stops at once. `live_until_ns` ends a live source that has fallen silent.
+    An `endless` stream, one whose end nobody knows, is ended by the first Ctrl-C (or SIGTERM), and its last questions
+    are answered; the second one stops at once. `live_until_ns` ends a live source that has fallen silent.
 
     Raises:
         InfStreamError: the source fails, or the engine refuses the very first frame.
@@ -99,11 +65,11 @@ def run_stream(
             )
             if live_until_ns is not None:
                 asyncio.get_running_loop().call_later(seconds(live_until_ns) + settings.connect_timeout_s, stream.close)
-            if not live:
+            if not endless:
                 await loop.run(lambda: loop.read(stream))
                 return False
             gently = _EndThenStop(stream.close, loop.stop, report)
-            with on_interrupt(gently):
+            with on_interrupt(gently, signal.SIGINT, signal.SIGTERM):
                 await loop.run(lambda: loop.read(stream))
             return gently.used
 

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inf_stream.base.errors import StateError
+from inf_stream.base.state_facts import FORMAT, VERSION, damaged, parse_facts, read_header
 
-FORMAT, VERSION = "inf-stream session", 1
 _PRIVATE = 0o600
 
 
@@ -133,58 +133,15 @@ def read_state(path: Path) -> State:
     Raises:
         StateError: there is no such file, it is damaged, of something else, or of a newer version.
     """
-    facts, expected = _read_header(path)
+    facts, expected = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
     except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if _digest(facts, tensors) != expected:
-        raise _damaged(path, "its checksum does not match its content")
-    return State(tensors, _parsed(path, facts))
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts alone, without the tensors and before the checksum could be judged; for settings and messages.
-
-    Raises:
-        StateError: as `read_state`, as far as the head of the file tells.
-    """
-    return _parsed(path, _read_header(path)[0])
-
-
-def _read_header(path: Path) -> tuple[str, str]:
-    if not path.is_file():
-        raise StateError(f"saved session '{path}' does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    version = metadata.get("version", "")
-    if metadata.get("format") != FORMAT or not version.isdecimal():
-        raise StateError(f"'{path}' is not a saved session of inf-stream; give a file that --save wrote")
-    if int(version) != VERSION:
-        raise StateError(
-            f"saved session '{path}' is of version {version[:12]}; this program reads version {VERSION}: update it"
-        )
-    if "facts" not in metadata or "sha256" not in metadata:
-        raise _damaged(path, "its description is missing")
-    return metadata["facts"], metadata["sha256"]
-
-
-def _parsed(path: Path, facts: str) -> dict[str, Any]:
-    try:
-        values = json.loads(facts)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "its description is not JSON") from error
-    if not isinstance(values, dict):
-        raise _damaged(path, "its description is not an object")
-    return values
-
-
-def _damaged(path: Path, what: str) -> StateError:
-    return StateError(f"saved session '{path}' is damaged: {what}; nothing of it was used")
+        raise damaged(path, "its checksum does not match its content")
+    return State(tensors, parse_facts(path, facts))
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:

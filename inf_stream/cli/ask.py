@@ -63,9 +63,9 @@ def _run(arguments: argparse.Namespace) -> int:
     _place_words(arguments)
     planned = plan_questions(arguments.question, arguments.at, arguments.questions, aside=arguments.aside)
     from inf_stream.app.ask import AskRequest, ask
+    from inf_stream.app.keeping import saved_settings
     from inf_stream.app.recordings import is_recording, recorded_settings
-    from inf_stream.app.running import Output
-    from inf_stream.app.saving import saved_settings
+    from inf_stream.app.showing import Output
 
     if arguments.resume is not None:
         settings = merge(arguments.config, given, saved_settings(arguments.resume))

@@ -42,8 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = merge(arguments.config, given)
     refuse_early(arguments)
     from inf_stream.app.chat import ChatRequest, chat
-    from inf_stream.app.running import Output
-    from inf_stream.app.saving import saved_settings
+    from inf_stream.app.keeping import saved_settings
+    from inf_stream.app.showing import Output
 
     if arguments.resume is not None:
         settings = merge(arguments.config, given, saved_settings(arguments.resume))

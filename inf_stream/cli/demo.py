@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from inf_stream.app.outputs import require_memory_map
 from inf_stream.cli.command import Command
 from inf_stream.cli.settings import MEMORY_FLAGS, MODEL_FLAGS, Override, add_setting_flags, merge, overrides
 
@@ -26,6 +27,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = merge(None, [*_DEFAULTS, *overrides(arguments, _MODEL_FLAGS | _MEMORY_FLAGS)])
+    require_memory_map(arguments.memory_map)
+    from inf_stream.app.model_names import check_model, with_model
+
+    check_model(with_model(settings, sees=True).model.name, sees=False)
     from inf_stream.app.demo import demo
 
     return demo(settings, arguments.memory_map)

@@ -10,7 +10,7 @@ from inf_stream.base.errors import ConfigError
 from inf_stream.cli.settings import SOURCE_FLAGS, add_setting_flags
 
 if TYPE_CHECKING:
-    from inf_stream.app.saving import Keeping
+    from inf_stream.app.keeping import Keeping
 
 
 def add_stream_flags(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def keeping(arguments: argparse.Namespace) -> "Keeping":
     Raises:
         ConfigError: `--save-every` is no time.
     """
-    from inf_stream.app.saving import Keeping
+    from inf_stream.app.keeping import Keeping
 
     every_ns = parse_duration(arguments.save_every, "--save-every")
     more = {} if every_ns is None else {"every_ns": every_ns}

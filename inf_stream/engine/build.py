@@ -14,15 +14,10 @@ from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.engine import Engine
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import (
-    LoadedWeights,
-    load_pretrained,
-    machine_facts,
-    resolve_device,
-    resolve_dtype,
-)
 from inf_stream.models.weights.fetch import Progress, silent
-from inf_stream.models.weights.placement import GIB
+from inf_stream.models.weights.loaded import LoadedWeights
+from inf_stream.models.weights.placement import GIB, machine_facts, resolve_device, resolve_dtype
+from inf_stream.models.weights.pretrained import load_pretrained
 
 _CACHE_SHARE = 0.9
 """Share of the free memory that a cache may be advised to take; the steps of the model need some, too."""

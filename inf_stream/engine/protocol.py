@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from inf_stream.base.events import Evidence, FinishReason, Frame, Question
-from inf_stream.base.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +60,4 @@ class SteppedEngine(Protocol):
 
     def evidence(self) -> tuple[Evidence, ...]:
         """The frames that weighed most on the latest answer, the heaviest first."""
-        ...
-
-
-@runtime_checkable
-class SavedEngine(SteppedEngine, Protocol):
-    """An engine whose state can be taken between two answers."""
-
-    @property
-    def is_answering(self) -> bool:
-        """Whether an answer is open."""
-        ...
-
-    def state(self) -> State:
-        """Everything that later answers depend on, but for the weights; valid until the next step."""
         ...

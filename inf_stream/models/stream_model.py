@@ -17,7 +17,7 @@ from inf_stream.models.attention import AttentionStep, StepsTogether
 from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.families import Family, family_of
 from inf_stream.models.template import TurnTemplate, turn_template
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 _FINGERPRINT_NUMBERS = 16
 

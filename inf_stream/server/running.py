@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from inf_stream.base.config import Settings
-from inf_stream.base.errors import ConfigError
 from inf_stream.server.connections.channels import Channels
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.engines import EngineMaker
@@ -16,6 +15,7 @@ from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.web.access import Access
 from inf_stream.server.web.application import WebServer
 from inf_stream.server.web.doorkeeper import Doorkeeper
+from inf_stream.server.web.listening import cannot_listen
 from inf_stream.server.web.metrics import Metrics
 
 _SHUTDOWN_S = 3.0
@@ -91,9 +91,7 @@ async def _listen(
             return await make(keeper, host, port, backlog=128)
         return await make(keeper, host, port, backlog=128, ssl=tls, ssl_handshake_timeout=patience_s)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another --host or --port"
-        ) from error
+        raise cannot_listen(host, port, error.strerror or str(error)) from error
 
 
 def _protocol(runner: web.AppRunner) -> asyncio.BaseProtocol:

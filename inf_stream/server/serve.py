@@ -6,7 +6,9 @@ import logging
 import signal
 import ssl
 
-from inf_stream.app.loading import check_settings, load_shown_weights, require_sight, with_model
+from inf_stream.app.checking import check_settings
+from inf_stream.app.loading import load_shown_weights
+from inf_stream.app.model_names import check_model, with_model
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import ServerSettings, Settings
 from inf_stream.base.errors import BudgetError
@@ -31,8 +33,8 @@ def serve(settings: Settings) -> int:
     require_safe_place(settings.server, has_keys=bool(keys))
     tls = tls_context(settings.server)
     settings = with_model(settings, sees=True)
+    check_model(settings.model.name, sees=True)
     check_settings(settings)
-    require_sight(settings.model.name)
     _log_to_stderr()
     maker = SharedModel(settings, load_shown_weights(settings, screen))
     _require_room(maker, settings)

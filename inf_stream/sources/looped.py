@@ -11,7 +11,7 @@ from inf_stream.sources.base import FrameSize, Source, SourceEvent
 
 
 class LoopedSource(Source):
-    """Repeats what `make_source` opens until the stream is `duration_ns` long.
+    """Repeats what `make_source` opens until the stream is `duration_ns` long; for ever without one.
 
     A repetition starts one frame interval after the last frame of the one before, the interval being that of its
     last two frames. Notices of the source are passed on in the first repetition only.
@@ -20,7 +20,7 @@ class LoopedSource(Source):
         SourceError: as `make_source`; or the source is live.
     """
 
-    def __init__(self, make_source: Callable[[], Source], duration_ns: int):
+    def __init__(self, make_source: Callable[[], Source], duration_ns: int | None = None):
         self._make_source, self._length_ns = make_source, duration_ns
         self._lock, self._closed = threading.Lock(), False
         self._playing = make_source()
@@ -32,13 +32,13 @@ class LoopedSource(Source):
         self._events = self._play()
 
     @property
-    def duration_ns(self) -> int:
+    def duration_ns(self) -> int | None:
         """The length asked for."""
         return self._length_ns
 
     def describe(self) -> str:
         """The clip, and how long it is repeated."""
-        return f"{self._name}, repeated for {format_clock(self._length_ns)}"
+        return f"{self._name}, repeated" + ("" if self._length_ns is None else f" for {format_clock(self._length_ns)}")
 
     def __next__(self) -> SourceEvent:
         self._playing.frame_size = self.frame_size
@@ -57,7 +57,7 @@ class LoopedSource(Source):
             for event in self._playing:
                 if isinstance(event, FrameArrived):
                     times = [*times[-1:], start_ns + event.frame.at_ns]
-                    if times[-1] >= self._length_ns:
+                    if self._length_ns is not None and times[-1] >= self._length_ns:
                         return
                     yield FrameArrived(dataclasses.replace(event.frame, at_ns=times[-1], number=number))
                     number += 1

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 from support.command_line import Ran, run
+from support.media import numbered_clip
 
 from inf_stream.engine.engine import Engine
 
@@ -220,19 +222,78 @@ def test_an_interrupt_ends_cleanly_and_still_draws_the_map(
     assert (tmp_path / "m.png").is_file()
 
 
-def test_an_interrupt_from_outside(seeing: Path, clip: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_without_an_end_and_its_question_is_asked(
+    seeing: Path, clip: Path, number: signal.Signals
+) -> None:
     code = "import sys; from inf_stream.cli.main import main; sys.exit(main())"
     words = ["ask", str(clip), "What?", "--loop", "--json", "--model", str(seeing), "--budget", "64", "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    assert json.loads(process.stderr.readline())["type"] == "frames"
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--max-tokens", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        told = json.loads(process.stderr.readline())
+        assert told["type"] == "note"
+        assert "has no known end: the question is asked when it ends, or when you press Ctrl-C" in told["message"]
+        assert json.loads(process.stderr.readline())["type"] == "frames"
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [json.loads(line)["stats"]["finished"] for line in out.splitlines()] in ([], ["cancelled"])
+    assert [json.loads(line)["stats"]["finished"] for line in out.splitlines()] == ["length"]
     assert json.loads(errors.splitlines()[-1])["type"] == "end"
+
+
+def test_an_interrupt_stops_a_stream_with_an_end_at_once(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Engine.ingest_frames
+
+    def interrupting(self: Engine, frames: object) -> None:
+        taken(self, frames)  # type: ignore[arg-type]
+        if self.stats()["frames"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Engine, "ingest_frames", interrupting)
+    ran = ask(capsys, seeing, clip, "What?", "--loop", "--duration", 60, "--set", "source.queue_frames=1", "--json")
+    assert ran.status == 130
+    assert ran.out == ""
+
+
+def test_a_pipe_is_a_stream_without_a_known_end(
+    capsys: pytest.CaptureFixture[str], seeing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer never closes it; Ctrl-C does."""
+    broadcast = numbered_clip(tmp_path / "clip.ts", 300).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    over = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(broadcast)
+            pipe.flush()
+            over.wait(60)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    taken = Engine.ingest_frames
+
+    def interrupting(self: Engine, frames: object) -> None:
+        taken(self, frames)  # type: ignore[arg-type]
+        if self.stats()["frames"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Engine, "ingest_frames", interrupting)
+    try:
+        ran = ask(capsys, seeing, tmp_path / "pipe", "What?", "--json")
+    finally:
+        over.set()
+        writing.join()
+    assert ran.status == 130
+    assert len(ran.answers) == 1
+    assert "has no known end" in ran.err
 
 
 def test_asides_leave_no_trace(capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path) -> None:

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import pty
 import re
@@ -105,6 +106,26 @@ def test_then_without_a_pipe_is_refused(
     ran = run(capsys, "chat", "--model", reading, "--then", "Who?")
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "cat book.txt | inf-stream chat --then" in ran.err
+
+
+def test_an_interrupt_ends_a_text_without_an_end_and_the_question_is_asked(reading: Path) -> None:
+    words = ["chat", "--then", "Who?", "--json", "--model", reading, *SMALL, "--threads", 1]
+    with subprocess.Popen(
+        [sys.executable, "-m", "inf_stream", *map(str, words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"The sea is wide. " * 200)
+        process.stdin.flush()
+        assert b"asked at its end, or when you press Ctrl-C" in process.stderr.readline()
+        assert json.loads(process.stderr.readline())["type"] == "text"
+        process.send_signal(signal.SIGINT)
+        answers = process.stdout.read() if process.stdout is not None else b""
+        assert process.wait(60) == 130
+    assert [json.loads(line)["question"] for line in answers.splitlines()] == ["Who?"]
 
 
 # ---- lines as questions ----------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import pytest
 from support.command_line import run
 
 import inf_stream.__main__ as program
+import inf_stream.app
 from inf_stream.cli.main import main
 
+CLIP = str(Path(inf_stream.app.__file__).parent / "data" / "places.mp4")
 COMMAND = [sys.executable, "-c", "import sys; from inf_stream.cli.main import main; sys.exit(main())"]
 
 
@@ -81,25 +83,42 @@ def test_the_package_can_be_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "said"),
     [
-        ["ask", "a.mp4", "x", "--at", "abc"],
-        ["ask", "a.mp4", "x", "--duration", "-5"],
-        ["ask", "a.mp4", "--questions", "gone.jsonl"],
-        ["ask", "a.mp4", "x", "--memory-map", "gone/m.png"],
-        ["chat", "--video", "a.mp4", "--duration", "abc"],
+        (["ask"], "no VIDEO is named"),
+        (["ask", CLIP], "nothing is asked"),
+        (["ask", "gone.mp4", "x"], "'gone.mp4' cannot be opened"),
+        (["ask", __file__, "x"], "cannot be opened"),
+        (["ask", CLIP, "x", "--at", "abc"], "--at: time 'abc' is not understood"),
+        (["ask", CLIP, "x", "--duration", "-5"], "--duration"),
+        (["ask", CLIP, "--questions", "gone.jsonl"], "'gone.jsonl'"),
+        (["ask", CLIP, "x", "--memory-map", "gone/m.png"], "folder 'gone' does not exist"),
+        (["ask", CLIP, "x", "--save", "gone/s"], "folder 'gone' does not exist"),
+        (["ask", CLIP, "x", "--model", "smollm2-135m"], "cannot see video"),
+        (["ask", CLIP, "x", "--model", "./gone"], "model './gone' does not exist"),
+        (["ask", "--resume", "gone", "x"], "saved session 'gone' does not exist"),
+        (["chat", "--video", "gone.mp4"], "'gone.mp4' cannot be opened"),
+        (["chat", "--video", CLIP, "--duration", "abc"], "--duration"),
+        (["chat", "--loop"], "--loop needs --video"),
+        (["chat", "--model", "smollm"], "did you mean 'smollm2-135m'?"),
+        (["demo", "--memory-map", "gone/m.png"], "folder 'gone' does not exist"),
+        (["serve", "--keys-file", "gone"], "server.keys_file"),
+        (["serve", "--model", "smollm2-135m"], "cannot see video"),
     ],
+    ids=lambda value: " ".join(Path(word).name for word in value) if isinstance(value, list) else "",
 )
-def test_what_is_wrong_on_the_command_line_is_refused_before_anything_slow_is_loaded(words: list[str]) -> None:
+def test_what_is_wrong_on_the_command_line_is_refused_before_torch_is_loaded(words: list[str], said: str) -> None:
     code = (
         "import sys\nfrom inf_stream.cli.main import main\n"
         f"status = main({words!r})\n"
-        "heavy = {'torch', 'transformers', 'av', 'cv2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else status)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("inf-stream: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_help_of_the_demo_tells_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def test_an_interrupt_is_an_event_of_the_loop_while_the_block_runs() -> None:
             seen += 1
             arrived.set()
 
-        with on_interrupt(handle):
+        with on_interrupt(handle, signal.SIGINT):
             for _ in range(2):
                 arrived.clear()
                 os.kill(os.getpid(), signal.SIGINT)
@@ -186,7 +186,7 @@ def test_where_the_loop_knows_no_signals_nothing_changes(monkeypatch: pytest.Mon
             raise NotImplementedError
 
         monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", refuse)
-        with on_interrupt(lambda: None):
+        with on_interrupt(lambda: None, signal.SIGINT):
             return "ran"
 
     assert asyncio.run(main()) == "ran"

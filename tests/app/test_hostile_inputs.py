@@ -72,8 +72,10 @@ def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [DIGITS, "0x" + "f" * 5000, "[" * 100_000, "[0x" + "f" * 5000 + "]", "9\nb = 2"])
 @pytest.mark.parametrize("key", ["cache.budget_tokens", "source.fps", "policy.sinks"])
-def test_no_value_of_set_breaks_its_reader(capsys: pytest.CaptureFixture[str], key: str, value: str) -> None:
-    assert key in refused(capsys, "ask", "a.mp4", "What?", "--set", f"{key}={value}")
+def test_no_value_of_set_breaks_its_reader(
+    capsys: pytest.CaptureFixture[str], pictures: Path, key: str, value: str
+) -> None:
+    assert key in refused(capsys, "ask", pictures, "What?", "--set", f"{key}={value}")
 
 
 def test_settings_that_are_no_unicode_are_refused() -> None:

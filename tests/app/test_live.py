@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.command_line import Ran, run
 
-from inf_stream.app import ask, chat
+from inf_stream.app import ask, chat, videos
 from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.events import Frame, FrameArrived
 from inf_stream.engine.engine import Engine
@@ -48,7 +48,7 @@ def interrupt() -> None:
 
 @pytest.fixture(autouse=True)
 def camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ask, "open_source", lambda *_: Camera(3))
+    monkeypatch.setattr(videos, "open_source", lambda *_: Camera(3))
 
 
 def watch(capsys: pytest.CaptureFixture[str], seeing: Path, *words: object) -> Ran:
@@ -71,7 +71,8 @@ def test_an_interrupt_ends_a_live_stream_and_its_question_is_answered(
     assert [(a["at_s"], a["stats"]["frames"]) for a in ran.answers] == [(2, 3)]
     notes = [a["message"] for a in ran.asides if a["type"] == "note"]
     assert notes == [
-        "the camera is live: press Ctrl-C to end it and have the question answered",
+        "the camera has no known end: the question is asked when it ends, or when you press Ctrl-C; --at TIME or "
+        "--duration TIME asks it earlier",
         "ending the stream; press Ctrl-C again to stop at once",
     ]
 
@@ -153,7 +154,7 @@ def test_an_interrupt_leaves_a_chat_beside_a_camera(
 def test_a_model_found_blind_only_when_loaded_is_refused(
     capsys: pytest.CaptureFixture[str], reading: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "require_sight", lambda _: None)
+    monkeypatch.setattr(ask, "check_model", lambda *_, **__: None)
     ran = watch(capsys, reading)
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "reads text only and cannot see video" in ran.err

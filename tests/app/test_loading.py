@@ -1,11 +1,12 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from inf_stream.app import loading
-from inf_stream.app.loading import require_sight, with_model
+from inf_stream.app.model_names import check_model, with_model
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import Settings, settings_from_mapping
 from inf_stream.base.errors import ModelError
@@ -53,11 +54,28 @@ def test_a_run_without_a_model_takes_the_built_in_that_suits_it(given: str, sees
 
 
 def test_sight_is_asked_of_what_is_known(seeing: Path, reading: Path, tmp_path: Path) -> None:
-    require_sight(str(seeing))
-    require_sight("org/model")
-    require_sight("demo")
-    require_sight(str(tmp_path))
+    for name in (str(seeing), "org/model", "demo"):
+        check_model(name, sees=True)
     (tmp_path / "m.GGUF").touch()
     for name in (str(reading), "smollm2-135m", str(tmp_path / "m.GGUF")):
+        check_model(name, sees=False)
         with pytest.raises(ModelError, match="reads text only and cannot see video; name one that sees"):
-            require_sight(name)
+            check_model(name, sees=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "no model is named"),
+        ("./nowhere", "model './nowhere' does not exist"),
+        ("nowhere.gguf", "model 'nowhere.gguf' does not exist"),
+        ("smollm2", "did you mean 'smollm2-135m'?"),
+        (".", "folder '.' has no config.json"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_refused_before_anything_is_loaded(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=re.escape(said)):
+        check_model(name, sees=False)

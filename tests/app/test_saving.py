@@ -22,7 +22,8 @@ from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.errors import ConfigError, StateError
 from inf_stream.base.events import Evidence, Frame, FrameArrived, Question, SourceNotice, TextArrived
-from inf_stream.base.state import State, read_facts, read_state, write_state
+from inf_stream.base.state import State, read_state, write_state
+from inf_stream.base.state_facts import read_facts
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.sources import ResumedSource, Source, SourceEvent
 

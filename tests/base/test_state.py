@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from inf_stream.base import state as module
 from inf_stream.base.errors import StateError
-from inf_stream.base.state import State, read_facts, read_state, write_state
+from inf_stream.base.state import State, read_state, write_state
+from inf_stream.base.state_facts import read_facts
 
 
 def made() -> State:

@@ -12,7 +12,7 @@ from inf_stream.cache.policies import make_policy
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.models.chunk import Chunk
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 BUDGET, CHUNK, TOKENS = 256, 128, 6144
 

@@ -16,7 +16,7 @@ from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import SteppedEngine
-from inf_stream.models.weights import MachineFacts
+from inf_stream.models.weights.placement import MachineFacts
 
 CHAT = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nbe kind<|im_end|>\n{% endif %}"

@@ -11,10 +11,12 @@ from safetensors import SafetensorError
 from support.gguf_files import TinyGguf, tiny
 
 from inf_stream.base.errors import ModelError
-from inf_stream.models.weights import BUILTIN, LoadedWeights, converted, fetch_builtin, is_present
+from inf_stream.models.weights import converted
+from inf_stream.models.weights.builtin import BUILTIN, fetch_builtin, is_present
 from inf_stream.models.weights.converted import converted_folder, is_intact, load_converted
 from inf_stream.models.weights.fetch import sha256
 from inf_stream.models.weights.gguf import load_gguf
+from inf_stream.models.weights.loaded import LoadedWeights
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ from inf_stream.models.families import VisionAdapter, family_of
 from inf_stream.models.families.qwen_vl import QwenVision
 from inf_stream.models.families.vision import PixelScaling
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 SQUARE = [name for name in VISION if "qwen" not in name]
 QWEN = [name for name in VISION if "qwen" in name]

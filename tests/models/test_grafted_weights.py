@@ -11,8 +11,8 @@ from torch import Tensor
 
 from inf_stream.base.errors import ModelError
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import LoadedWeights
 from inf_stream.models.weights.grafted import load_grafted
+from inf_stream.models.weights.loaded import LoadedWeights
 
 UPDATED = "model.language_model.layers.1.mlp.up_proj"
 

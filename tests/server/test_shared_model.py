@@ -20,8 +20,8 @@ from inf_stream.base.config import (
 from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import AnswerFinished, Frame, Question
 from inf_stream.engine.protocol import SteppedEngine
-from inf_stream.models.weights import LoadedWeights, machine_facts
-from inf_stream.models.weights.placement import CudaFacts
+from inf_stream.models.weights.loaded import LoadedWeights
+from inf_stream.models.weights.placement import CudaFacts, machine_facts
 from inf_stream.server.sessions import engines as module
 from inf_stream.server.sessions import worker as worker_module
 from inf_stream.server.sessions.engines import SessionOptions, SharedModel

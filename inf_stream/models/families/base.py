@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from inf_stream.base.errors import ModelError
 from inf_stream.base.rotation import Table
 from inf_stream.models.families.vision import VisionAdapter
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 _UNSUPPORTED_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that change with the length of the text; positions inside a bounded cache have no length."""

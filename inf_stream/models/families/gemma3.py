@@ -13,7 +13,7 @@ from inf_stream.base.rotation import Table
 from inf_stream.models.chunk import VisualTokens
 from inf_stream.models.families.base import Family, unscaled
 from inf_stream.models.families.vision import SquareFrames, VisionAdapter, per_frame, without_axes
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 
 class GemmaVision(SquareFrames):

@@ -6,7 +6,7 @@ from torch import Tensor
 from inf_stream.models.chunk import VisualTokens
 from inf_stream.models.families.nested import WithTextFamily
 from inf_stream.models.families.vision import SquareFrames, VisionAdapter, per_frame, without_axes
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 
 class LlavaVision(SquareFrames):

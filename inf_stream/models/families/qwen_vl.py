@@ -10,7 +10,7 @@ from torch import Tensor
 from inf_stream.models.chunk import VisualTokens
 from inf_stream.models.families.base import Family
 from inf_stream.models.families.vision import VisionAdapter, grid_offsets, per_frame
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 DEFAULT_FRAME_TOKENS = 256
 """Keeps a frame of a long stream cheap; the checkpoints' own limit is thousands of tokens."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from inf_stream.base.clock import format_clock, seconds
 from inf_stream.base.errors import ConfigError, ModelError
 from inf_stream.models.chunk import VisualTokens
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
-"""Models known by a short name: where their weights come from and how they are kept."""
+"""Models known by a short name: where their weights come from and where they are kept."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from inf_stream.models.weights.converted import load_converted
+from inf_stream.base.config import nearest
+from inf_stream.base.errors import ModelError
+from inf_stream.models.weights.checkpoint import local_path, require_checkpoint
 from inf_stream.models.weights.fetch import Progress, WheelMember, fetch, present, silent
 from inf_stream.models.weights.folders import cache_folder
-from inf_stream.models.weights.grafted import load_grafted
-from inf_stream.models.weights.loaded import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,27 @@ def resolve_auto(name: str, *, sees: bool = True) -> str:
     return name if name != AUTO else SEES if sees else READS
 
 
+def require_findable(name: str) -> None:
+    """Catch slips before anything is loaded or the network is asked.
+
+    Raises:
+        ModelError: `name` is empty, a path at which there is no model, or nearly a built-in.
+    """
+    if not name:
+        raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
+    path = local_path(name)
+    if name in BUILTIN or path.is_file():
+        return
+    if path.is_dir():
+        require_checkpoint(path)
+        return
+    if path.suffix.lower() == ".gguf" or name[0] in "./~" or "\\" in name or name.count("/") > 1:
+        raise ModelError(f"model '{name}' does not exist; give a folder, a GGUF file, a hub id or a built-in name")
+    hint = nearest(name, list(BUILTIN))
+    if "/" not in name and "did you mean" in hint:
+        raise ModelError(f"model '{name}' is unknown{hint}")
+
+
 def is_present(name: str, folder: Path | None = None) -> bool:
     """Whether the weights of the built-in `name` are on this machine already."""
     model = BUILTIN[name]
@@ -86,22 +105,3 @@ def fetch_builtin(name: str, progress: Progress = silent, folder: Path | None = 
     """
     model = BUILTIN[name]
     return fetch(model.source, model.gguf_path(folder or cache_folder()), progress)
-
-
-def load_builtin(
-    name: str,
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: Progress = silent,
-    folder: Path | None = None,
-) -> LoadedWeights:
-    """The built-in `name` in eval mode, fetched if need be and converted once per number format.
-
-    Raises:
-        ModelError: as `fetch_builtin`.
-    """
-    built_in = BUILTIN[name]
-    path = fetch_builtin(name, progress, folder)
-    model, tokenizer = load_converted(path, built_in.source.sha256, dtype, device)
-    loaded = LoadedWeights(model, tokenizer, model.config)
-    return loaded if built_in.graft is None else load_grafted(loaded, Path(__file__).parent / built_in.graft)

@@ -15,12 +15,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from inf_stream.base.config import nearest
 from inf_stream.base.errors import ModelError
 from inf_stream.models.weights import checkpoint
-from inf_stream.models.weights.builtin import BUILTIN, load_builtin, resolve_auto
+from inf_stream.models.weights.builtin import BUILTIN, fetch_builtin, require_findable, resolve_auto
+from inf_stream.models.weights.converted import load_converted
 from inf_stream.models.weights.fetch import Progress, silent
 from inf_stream.models.weights.gguf import load_gguf
+from inf_stream.models.weights.grafted import load_grafted
 from inf_stream.models.weights.hub import hub_folder
 from inf_stream.models.weights.loaded import LoadedWeights
 from inf_stream.models.weights.placement import SMALLER, machine_facts, require_memory
@@ -41,18 +42,35 @@ def load_pretrained(name: str, device: torch.device, dtype: torch.dtype, progres
     Raises:
         ModelError: the model cannot be found, fetched, read or fitted into memory.
     """
-    if not name:
-        raise ModelError("no model is named; give a built-in name, a GGUF file, a folder or a hub id")
     name = resolve_auto(name)
+    require_findable(name)
     path = checkpoint.local_path(name)
     if name in BUILTIN:
         return load_builtin(name, dtype, device, progress)
-    if path.is_file() or path.suffix.lower() == ".gguf":
+    if path.is_file():
         return _from_file(path, device, dtype)
     if path.is_dir():
         return load_folder(path, device, dtype)
-    _refuse_non_hub(name)
     return load_folder(hub_folder(name), device, dtype)
+
+
+def load_builtin(
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress = silent,
+    folder: Path | None = None,
+) -> LoadedWeights:
+    """The built-in `name` in eval mode, fetched if need be and converted once per number format.
+
+    Raises:
+        ModelError: as `fetch_builtin`.
+    """
+    built_in = BUILTIN[name]
+    path = fetch_builtin(name, progress, folder)
+    model, tokenizer = load_converted(path, built_in.source.sha256, dtype, device)
+    loaded = LoadedWeights(model, tokenizer, model.config)
+    return loaded if built_in.graft is None else load_grafted(loaded, Path(__file__).parent / built_in.graft)
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> LoadedWeights:
@@ -91,15 +109,6 @@ def _from_file(path: Path, device: torch.device, dtype: torch.dtype) -> LoadedWe
         raise ModelError(f"'{path}' is one file of a checkpoint; give its folder: {path.parent}")
     model, tokenizer = load_gguf(path, dtype, device)
     return LoadedWeights(model, tokenizer, model.config)
-
-
-def _refuse_non_hub(name: str) -> None:
-    """Catch slips before the network is asked."""
-    if name[0] in "./~" or "\\" in name or name.count("/") > 1:
-        raise ModelError(f"model '{name}' does not exist; give a folder, a GGUF file, a hub id or a built-in name")
-    hint = nearest(name, list(BUILTIN))
-    if "/" not in name and "did you mean" in hint:
-        raise ModelError(f"model '{name}' is unknown{hint}")
 
 
 def _config(folder: Path) -> PreTrainedConfig:

@@ -18,8 +18,9 @@ from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import LoadedWeights, machine_facts
 from inf_stream.models.weights.checkpoint import local_path
+from inf_stream.models.weights.loaded import LoadedWeights
+from inf_stream.models.weights.placement import machine_facts
 from inf_stream.sources.base import FrameSize
 
 
