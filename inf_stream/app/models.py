@@ -1,15 +1,17 @@
-"""`inf-stream models`: what is built in, what else runs, and the cache policies."""
+"""`inf-stream models`: what is built in, what else runs, and the cache policies.
 
-import dataclasses
+Families and policies are listed from a file that `python -m inf_stream.app.reference` writes: they themselves cannot be
+asked without torch, which takes seconds to load.
+"""
+
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from inf_stream.cache.policies import POLICIES
-from inf_stream.models.families import FAMILIES, Family
 from inf_stream.models.weights.builtin import BUILTIN, is_present
 
 RECOMMENDED = {
@@ -39,8 +41,8 @@ def show_models(console: Console) -> None:
         size = f"{model.source.wheel_bytes / 1e6:.0f} MB to download"
         builtin.add_row(name, model.description, model.licence, "yes" if is_present(name) else size)
     families = _table("families that run", "family", "takes", "model_type of the checkpoint")
-    for family in FAMILIES:
-        families.add_row(family.title, _takes(family), ", ".join(family.model_types))
+    for title, family in _lists()["families"].items():
+        families.add_row(title, family["takes"], ", ".join(family["model_types"]))
     naming = _table("how to name a model", "give", "for example")
     for row in _NAMING:
         naming.add_row(*row)
@@ -54,14 +56,14 @@ def show_models(console: Console) -> None:
 
 def show_policies(console: Console) -> None:
     """Print cache policies and their options."""
-    for policy in POLICIES.values():
-        options = _table(f"{policy.name}: {policy.summary}", "option", "default", "meaning")
-        for name, default, doc in _options(policy):
-            options.add_row(f"--set policy.{name}=", json.dumps(default), doc)
+    for name, policy in policies_as_mapping().items():
+        options = _table(f"{name}: {policy['summary']}", "option", "default", "meaning")
+        for option, facts in policy["options"].items():
+            options.add_row(f"--set policy.{option}=", json.dumps(facts["default"]), facts["doc"])
         if options.row_count:
             console.print(options)
         else:
-            console.print(f"{policy.name}: {policy.summary}; no options", style="bold")
+            console.print(f"{name}: {policy['summary']}; no options", style="bold")
         console.print()
 
 
@@ -72,28 +74,20 @@ def models_as_mapping() -> dict[str, Any]:
             name: {"description": m.description, "licence": m.licence, "present": is_present(name)}
             for name, m in BUILTIN.items()
         },
-        "families": {f.title: {"takes": _takes(f), "model_types": list(f.model_types)} for f in FAMILIES},
+        "families": _lists()["families"],
         "recommended": RECOMMENDED,
     }
 
 
 def policies_as_mapping() -> Mapping[str, Any]:
     """What `show_policies` prints, for scripts."""
-    return {
-        policy.name: {
-            "summary": policy.summary,
-            "options": {name: {"default": default, "doc": doc} for name, default, doc in _options(policy)},
-        }
-        for policy in POLICIES.values()
-    }
+    policies: Mapping[str, Any] = _lists()["policies"]
+    return policies
 
 
-def _options(policy: Any) -> list[tuple[str, Any, str]]:
-    return [(f.name, f.default, f.metadata["doc"]) for f in dataclasses.fields(policy)]
-
-
-def _takes(family: type[Family]) -> str:
-    return "video and text" if family.vision is not Family.vision else "text"
+def _lists() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((files("inf_stream.app") / "data" / "lists.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _table(title: str, *columns: str) -> Table:

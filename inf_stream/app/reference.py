@@ -1,9 +1,11 @@
-"""The reference table of all settings, generated from the dataclasses themselves.
+"""What is generated from the code: the table of all settings, and the lists of families and policies.
 
-`python -m inf_stream.app.reference` rewrites `configs/README.md`; with `--check` it only says whether that is needed.
+`python -m inf_stream.app.reference` rewrites `configs/README.md` and `lists.json`; with `--check` it only says whether
+that is needed.
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any, get_type_hints
 
 from inf_stream.base.config import Settings
 from inf_stream.cache.policies import POLICIES
+from inf_stream.models.families import FAMILIES, Family
 
 PATH = Path(__file__).parents[2] / "configs" / "README.md"
+LISTS_PATH = Path(__file__).parent / "data" / "lists.json"
 
 _HEAD = """\
 # Settings
@@ -32,19 +36,44 @@ def reference() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or with `--check` report whether it is up to date; returns the exit status."""
+    """Write both files, or with `--check` report whether they are up to date; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) not in ([], ["--check"]):
         print("usage: python -m inf_stream.app.reference [--check]", file=sys.stderr)  # noqa: T201
         return 2
-    current = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
-    if current == reference():
-        return 0
-    if arguments:
-        print(f"{PATH} is out of date; run python -m inf_stream.app.reference", file=sys.stderr)  # noqa: T201
-        return 1
-    PATH.write_text(reference(), encoding="utf-8")
-    return 0
+    stale = [(path, text) for path, text in ((PATH, reference()), (LISTS_PATH, lists())) if _read(path) != text]
+    for path, text in stale:
+        if arguments:
+            print(f"{path} is out of date; run python -m inf_stream.app.reference", file=sys.stderr)  # noqa: T201
+        else:
+            path.write_text(text, encoding="utf-8")
+    return 1 if stale and arguments else 0
+
+
+def lists() -> str:
+    """Families and policies as `inf-stream models` shows them, as JSON."""
+    families = {
+        family.title: {
+            "takes": "text" if family.vision is Family.vision else "video and text",
+            "model_types": family.model_types,
+        }
+        for family in FAMILIES
+    }
+    policies = {
+        name: {
+            "summary": policy.summary,
+            "options": {
+                option.name: {"default": option.default, "doc": option.metadata["doc"]}
+                for option in dataclasses.fields(policy)
+            },
+        }
+        for name, policy in POLICIES.items()
+    }
+    return json.dumps({"families": families, "policies": policies}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _sections() -> Iterator[str]:

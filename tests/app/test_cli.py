@@ -48,15 +48,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"inf-stream {version('inf-stream')}\n"
 
 
-def test_help_needs_no_heavy_library() -> None:
+def imported_by(words: list[str], libraries: set[str]) -> str:
+    """Which of `libraries` a command that succeeds imports, run as a program of its own."""
     code = (
         "import sys, contextlib\nfrom inf_stream.cli.main import main\n"
-        "with contextlib.suppress(SystemExit): main(['ask', '--help'])\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'av', 'cv2', 'rich', 'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
+        f"with contextlib.suppress(SystemExit): assert main({words!r}) == 0\n"
+        f"print(sorted({libraries!r} & set(sys.modules)), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["ask", "--help"], ["serve", "--help"]], ids=" ".join)
+def test_help_needs_no_heavy_library(words: list[str]) -> None:
+    assert imported_by(words, {"torch", "transformers", "numpy", "av", "cv2", "rich", "matplotlib"}) == "[]"
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--policies"], ["models", "--json"]], ids=" ".join)
+def test_lists_are_shown_without_loading_what_is_listed(words: list[str]) -> None:
+    assert imported_by(words, {"torch", "transformers", "numpy", "av", "cv2"}) == "[]"
 
 
 def test_the_console_script_is_this_function() -> None:

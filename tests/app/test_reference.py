@@ -1,20 +1,35 @@
 """The reference of all settings is the committed page, and every shipped configuration obeys it."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from inf_stream.app import reference as module
-from inf_stream.app.reference import PATH, main, reference
+from inf_stream.app.reference import LISTS_PATH, PATH, lists, main, reference
 from inf_stream.base.config import Settings, load_settings, setting
 from inf_stream.cache.policies import POLICIES, make_policy
+from inf_stream.models.families import FAMILIES
 
 CONFIGS = sorted(PATH.parent.glob("*.toml"))
 
 
-def test_committed_page_is_up_to_date() -> None:
+def test_committed_files_are_up_to_date() -> None:
     assert PATH.read_text(encoding="utf-8") == reference(), "run python -m inf_stream.app.reference"
+    assert LISTS_PATH.read_text(encoding="utf-8") == lists(), "run python -m inf_stream.app.reference"
+
+
+def test_every_family_and_policy_is_listed() -> None:
+    listed = json.loads(lists())
+    assert {kind for family in listed["families"].values() for kind in family["model_types"]} == {
+        kind for family in FAMILIES for kind in family.model_types
+    }
+    assert listed["families"]["Qwen3-VL"] == {"takes": "video and text", "model_types": ["qwen3_vl"]}
+    assert listed["families"]["Llama"]["takes"] == "text"
+    assert {name: list(policy["options"]) for name, policy in listed["policies"].items()} == {
+        name: [field.name for field in dataclasses.fields(policy)] for name, policy in POLICIES.items()
+    }
 
 
 def test_every_setting_has_its_row() -> None:
@@ -31,12 +46,14 @@ def test_check_reports_and_writing_mends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "PATH", tmp_path / "README.md")
+    monkeypatch.setattr(module, "LISTS_PATH", tmp_path / "lists.json")
     assert main(["--check"]) == 1
-    assert "is out of date; run python -m inf_stream.app.reference" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("is out of date; run python -m inf_stream.app.reference\n") == 2
     assert not (tmp_path / "README.md").exists()
     assert main([]) == 0
     assert main(["--check"]) == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == reference()
+    assert (tmp_path / "lists.json").read_text(encoding="utf-8") == lists()
 
 
 def test_unknown_argument_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
