@@ -136,7 +136,10 @@ CASES: dict[str, tuple[Words, tuple[str, ...]]] = {
         lambda root: ["ask", root / "clip.mp4", "--at", "1", "--model", root / "sees"],
         ("--at 1 says when, but no question is given", "--questions FILE"),
     ),
-    "no question at all": (lambda root: ["ask", root / "clip.mp4"], ("nothing is asked; add a QUESTION",)),
+    "no question at all": (
+        lambda root: ["ask", root / "clip.mp4"],
+        ("nothing is asked about", "write: inf-stream ask VIDEO QUESTION"),
+    ),
     "an empty question": (ask(question=" "), ("the question is empty; write what you want to know",)),
     "a question longer than half of the cache": (
         ask("--budget", "256", question="What? " * 100),

@@ -60,8 +60,11 @@ def ask(request: AskRequest) -> int:
     if request.video is not None and is_recording(request.video):
         _replay(request, request.video)
         return 0
+    if request.video is None and (request.loop or request.duration is not None):
+        raise ConfigError(f"--{'loop' if request.loop else 'duration'} needs a VIDEO; add one, or leave it out")
     if not request.planned:
-        raise ConfigError("nothing is asked; add a QUESTION, or --questions FILE with one JSON object a line")
+        about = f" about '{request.video}'" if request.video is not None else ""
+        raise ConfigError(f"nothing is asked{about}; write: inf-stream ask VIDEO QUESTION, or add --questions FILE")
     check_model(request.settings.model.name, sees=request.video is not None)
     with _source(request, until_ns) as source:
         from inf_stream.app.checking import check_settings

@@ -227,21 +227,39 @@ def kept_settings(settings: Settings) -> dict[str, Any]:
     return {name: table for name, table in dataclasses.asdict(settings).items() if name != "server"}
 
 
-def load_settings(path: Path) -> Settings:
-    """Read a TOML file.
+def load_table(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked.
 
     Raises:
-        ConfigError: the file is missing, is not TOML, or holds something `build` refuses.
+        ConfigError: the file is missing or is not TOML.
     """
     text = read_text(path, "configuration", _MOST_FILE_BYTES)
     try:
-        values = tomllib.loads(text)
+        values: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"configuration '{path}' is not valid TOML: {error}") from error
+    return values
+
+
+def settings_from_file(path: Path, values: Mapping[str, Any]) -> Settings:
+    """`Settings` from the tables of the file `path`.
+
+    Raises:
+        ConfigError: it holds something `build` refuses.
+    """
     try:
         return settings_from_mapping(values, str(path))
     except ConfigError as error:
         raise error if str(path) in str(error) else ConfigError(f"configuration '{path}': {error}") from error
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: as `load_table` and `settings_from_file`.
+    """
+    return settings_from_file(path, load_table(path))
 
 
 def nearest(name: str, known: list[str]) -> str:

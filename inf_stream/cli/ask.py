@@ -1,9 +1,11 @@
 """`inf-stream ask`: its flags."""
 
 import argparse
+import os
 from pathlib import Path
 
 from inf_stream.app.questions import plan_questions
+from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
 from inf_stream.cli.command import Command
 from inf_stream.cli.settings import (
@@ -57,24 +59,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS)
-    settings = merge(arguments.config, given)
     refuse_early(arguments)
     _place_words(arguments)
     planned = plan_questions(arguments.question, arguments.at, arguments.questions, aside=arguments.aside)
+    settings = merge(arguments.config, overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS), _recorded(arguments))
     from inf_stream.app.ask import AskRequest, ask
-    from inf_stream.app.keeping import saved_settings
-    from inf_stream.app.recordings import is_recording, recorded_settings
     from inf_stream.app.showing import Output
-
-    if arguments.resume is not None:
-        settings = merge(arguments.config, given, saved_settings(arguments.resume))
-    elif is_recording(arguments.video):
-        settings = merge(arguments.config, given, recorded_settings(Path(arguments.video)))
-        if arguments.aside:
-            raise ConfigError(
-                f"'{arguments.video}' is a recording, which says what was asked and how; leave --aside out"
-            )
 
     return ask(
         AskRequest(
@@ -93,13 +83,33 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
 
+def _recorded(arguments: argparse.Namespace) -> Settings | None:
+    """The settings of the session or recording that is gone on with; None for a fresh one."""
+    from inf_stream.app.keeping import saved_settings
+    from inf_stream.app.recordings import is_recording, recorded_settings
+
+    if arguments.resume is not None:
+        return saved_settings(arguments.resume)
+    if not is_recording(arguments.video):
+        return None
+    if arguments.aside:
+        raise ConfigError(f"'{arguments.video}' is a recording, which says what was asked and how; leave --aside out")
+    return recorded_settings(Path(arguments.video))
+
+
 def _place_words(arguments: argparse.Namespace) -> None:
-    """A resumed session needs no VIDEO: one word alone is then the QUESTION, unless something lies there."""
-    if arguments.video is None:
-        if arguments.resume is None:
+    """A resumed session needs no VIDEO: one word alone is then the QUESTION, unless it is the address of something."""
+    if arguments.resume is None:
+        if arguments.video is None:
             raise ConfigError("no VIDEO is named; see inf-stream ask --help")
-    elif arguments.resume is not None and arguments.question is None and arguments.questions is None:
+        return
+    is_alone = arguments.question is None and arguments.questions is None
+    if arguments.video is not None and is_alone and not _is_address(arguments.video):
         arguments.video, arguments.question = None, arguments.video
+
+
+def _is_address(word: str) -> bool:
+    return "://" in word or word.startswith("camera:") or os.path.lexists(word)
 
 
 COMMAND = Command(

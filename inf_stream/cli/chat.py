@@ -38,16 +38,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS)
-    settings = merge(arguments.config, given)
     refuse_early(arguments)
     from inf_stream.app.chat import ChatRequest, chat
     from inf_stream.app.keeping import saved_settings
     from inf_stream.app.showing import Output
 
-    if arguments.resume is not None:
-        settings = merge(arguments.config, given, saved_settings(arguments.resume))
-
+    base = None if arguments.resume is None else saved_settings(arguments.resume)
+    settings = merge(arguments.config, overrides(arguments, ENGINE_FLAGS | SOURCE_FLAGS), base)
     return chat(
         ChatRequest(
             video=arguments.video,

@@ -17,8 +17,9 @@ from inf_stream.base.config import (
     Settings,
     SourceSettings,
     build,
-    load_settings,
+    load_table,
     nearest,
+    settings_from_file,
 )
 from inf_stream.base.errors import ConfigError
 
@@ -64,6 +65,12 @@ ENGINE_FLAGS = MODEL_FLAGS | MEMORY_FLAGS | ANSWER_FLAGS
 SOURCE_FLAGS = {"--fps": "source.fps", "--queue-rule": "source.queue_rule"}
 """The same, for commands that take in video."""
 
+_OF_AN_ARCHIVE = {
+    "recall_tokens": ("host_mib", "--archive MIB"),
+    "merge_above": ("host_mib", "--archive MIB"),
+    "folder": ("disk_mib", "--set archive.disk_mib=MIB"),
+}
+"""Setting of `[archive]` -> the one without which it has no effect, and how to give that."""
 _METAVARS = {
     "--archive": "MIB",
     "--budget": "TOKENS",
@@ -158,16 +165,37 @@ def merge(config: Path | None, given: Sequence[Override], base: Settings | None 
     from its own defaults.
 
     Raises:
-        ConfigError: naming the flag or the file's key, its value, the limit, and the nearest known name.
+        ConfigError: naming the flag or the file's key, its value, the limit, and the nearest known name; or one that
+            would be without effect.
     """
-    settings = (base or Settings()) if config is None else load_settings(config)
+    table = {} if config is None else load_table(config)
+    settings = (base or Settings()) if config is None else settings_from_file(config, table)
     policy_of_file = settings.cache.policy
     for one in given:
         settings = _apply(settings, one)
     if settings.cache.policy != policy_of_file:
         options = {o.key.partition(".")[2]: o.value for o in given if o.key.startswith(f"{POLICY}.")}
         settings = dataclasses.replace(settings, policy=options)
+    _require_effect(settings, given, table.get("archive", {}), config)
     return settings
+
+
+def _require_effect(
+    settings: Settings, given: Sequence[Override], in_file: Mapping[str, Any], config: Path | None
+) -> None:
+    """Refuse what was said of an archive, or of its disk, that there is not.
+
+    A file may describe one and a flag, or the file itself, switch it off.
+    """
+    flags = {one.key: one.flag for one in given}
+    for name, (needed, remedy) in _OF_AN_ARCHIVE.items():
+        key = f"archive.{name}"
+        is_switched_off = needed in in_file or f"archive.{needed}" in flags
+        if getattr(settings.archive, needed) or not getattr(settings.archive, name):
+            continue
+        if key in flags or (name in in_file and not is_switched_off):
+            where = flags.get(key) or f"{key} in '{config}'"
+            raise ConfigError(f"{where} has no effect, since archive.{needed} is 0; add {remedy}, or leave it out")
 
 
 def _apply(settings: Settings, one: Override) -> Settings:

@@ -1,4 +1,5 @@
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,48 @@ def test_a_word_where_a_number_belongs(
     with pytest.raises(SystemExit):
         parsed(*words)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--recall", "64"), "--recall has no effect, since archive.host_mib is 0; add --archive MIB"),
+        (("--archive", "0", "--recall", "64"), "--recall has no effect"),
+        (("--set", "archive.merge_above=0.9"), "--set archive.merge_above=0.9 has no effect"),
+        (
+            ("--archive", "64", "--set", "archive.folder=f"),
+            "since archive.disk_mib is 0; add --set archive.disk_mib=MIB",
+        ),
+    ],
+)
+def test_what_is_said_of_an_archive_that_there_is_not_is_refused(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        merge(None, parsed(*words))
+
+
+def test_a_file_may_not_describe_an_archive_that_nobody_asks_for(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[archive]\nrecall_tokens = 64\n")
+    with pytest.raises(ConfigError, match=re.escape(f"archive.recall_tokens in '{file}' has no effect")):
+        merge(file, parsed())
+    assert merge(file, parsed("--archive", "64")).archive.recall_tokens == 64
+    file.write_text('[archive]\nhost_mib = 64\nfolder = "f"\n')
+    with pytest.raises(ConfigError, match=re.escape(f"archive.folder in '{file}' has no effect")):
+        merge(file, parsed())
+
+
+def test_an_archive_may_be_switched_off_and_stay_described(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[archive]\nhost_mib = 64\ndisk_mib = 9\nfolder = "f"\nrecall_tokens = 64\n')
+    off = merge(file, parsed("--archive", "0", "--set", "archive.disk_mib=0")).archive
+    assert (off.host_mib, off.disk_mib, off.recall_tokens) == (0, 0, 64)
+    with pytest.raises(ConfigError, match="--recall has no effect"):
+        merge(file, parsed("--archive", "0", "--recall", "32"))
+
+
+def test_a_session_gone_on_with_brings_its_archive_along() -> None:
+    base = merge(None, parsed("--archive", "64"))
+    assert merge(None, parsed("--recall", "32"), base).archive.recall_tokens == 32
 
 
 def test_help_comes_from_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

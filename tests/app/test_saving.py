@@ -159,7 +159,10 @@ def test_a_killed_process_loses_what_came_after_the_last_snapshot(
         (("--resume", "s.ifs", "What?", "--record", "r"), "leave --record or --resume out"),
         (("clip.mp4", "What?", "--save", "text.ifs"), "go on with it by --resume text.ifs, or delete it first"),
         (("--resume", "s.ifs", "What?", "--budget", "96"), "has budget_tokens 64, this one 96"),
-        (("What?",), "nothing is asked"),
+        (("--resume", "s.ifs", "clip.mp4"), "nothing is asked about 'clip.mp4'"),
+        (("--resume", "s.ifs", "What?", "--loop"), "--loop needs a VIDEO"),
+        (("--resume", "s.ifs", "What?", "--duration", "5"), "--duration needs a VIDEO"),
+        (("What?",), "nothing is asked about 'What?'; write: inf-stream ask VIDEO QUESTION"),
         ((), "no VIDEO is named"),
     ],
 )

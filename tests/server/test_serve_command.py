@@ -38,6 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--keys-file", "/nowhere/keys"], "server.keys_file"),
         (["--certificate", "/nowhere/cert.pem"], "cannot be used"),
         (["--certificate", "x", "--self-signed"], "choose one"),
+        (["--certificate-key", "x"], "server.certificate_key is set, but server.certificate is not"),
         (["--port", "70000"], "--port: server.port is 70000; the most allowed is 65535"),
         (["--sessions", "0"], "the least allowed is 1"),
         (["--model", "smollm2-135m"], "reads text only"),

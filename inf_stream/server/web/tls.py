@@ -22,10 +22,13 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     """What the settings ask for; None is plain TCP.
 
     Raises:
-        ConfigError: both kinds of certificate are asked for, or a file cannot be read or holds something else.
+        ConfigError: both kinds of certificate are asked for, or a key without one; or a file cannot be read or holds
+            something else.
     """
     if settings.self_signed and settings.certificate:
         raise ConfigError("both server.certificate and server.self_signed are set; choose one")
+    if settings.certificate_key and not settings.certificate:
+        raise ConfigError("server.certificate_key is set, but server.certificate is not; name both (--certificate)")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.self_signed:
