@@ -2,16 +2,19 @@
 
 import asyncio
 import dataclasses
+import gc
 import json
 import re
 import socket
 import struct
 import threading
+import weakref
 from typing import Any
 
 import pytest
 from support.realtime_clients import connected, serving, until
 from support.serving import ListMaker, picture, run_clean, server_settings
+from support.session_engine import ListEngine
 from support.sockets import StreamClient, streaming
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
@@ -19,6 +22,7 @@ from websockets.exceptions import InvalidMessage
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.protocols.stream import StreamAdapter
 from inf_stream.server.running import RunningServer, running_server
+from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.web.access import Access
 
 
@@ -121,6 +125,34 @@ def test_a_client_that_says_goodbye_is_not_waited_for() -> None:
             await gone(server)
 
     run_clean(main())
+
+
+def test_the_memory_of_a_closed_session_is_free_at_once() -> None:
+    """Not when Python next looks for things that only hold each other: that may be a hundred sessions later."""
+    engines: list[weakref.ref[ListEngine]] = []
+
+    class Forgetful(ListMaker):
+        def make(self, options: SessionOptions) -> ListEngine:
+            engine = ListEngine()
+            engines.append(weakref.ref(engine))
+            return engine
+
+    async def main() -> None:
+        async with serving(Forgetful()) as server:
+            async with streaming(server) as client:
+                await client.frame(picture())
+                await client.outcomes(1)
+                await client.say("ask", id="a", text="?")
+                await client.until("answer.finished")
+                assert engines[0]() is not None
+            await gone(server)
+            assert engines[0]() is None
+
+    gc.disable()
+    try:
+        run_clean(main())
+    finally:
+        gc.enable()
 
 
 def test_a_second_connection_takes_the_session_over() -> None:

@@ -93,6 +93,10 @@ class LazyEngine:
         """As the engine's."""
         return () if self._engine is None else self._engine.evidence()
 
+    def let_go(self) -> None:
+        """No step will come any more: free the engine's memory now, whoever else still holds this object."""
+        self._engine = None
+
     def _made(self) -> SteppedEngine:
         if self._engine is None:
             self._engine = self._maker.make(self.options)

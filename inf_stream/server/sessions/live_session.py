@@ -255,7 +255,8 @@ class LiveSession:
         except Exception as error:  # noqa: BLE001 whoever listens learns of the end; `failure` says why
             self.failure = error
         finally:
-            self._lane.engine = None  # the lane may be remembered as the latest one for long
+            # A session and its channel know each other: left to Python, the cache would be freed at some later time.
+            self._engine.let_go()
 
     async def _wait_for_end(self) -> None:
         await self._ending.wait()
