@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 _M_ARENA_MAX = -8
 """glibc's number for the most arenas (`mallopt(3)`)."""
@@ -13,7 +14,19 @@ def keep_one_arena() -> bool:
     glibc gives threads arenas of their own, and one that fills up late in a stream looks like a leak: an hour of video
     once stood at 900 MiB for half an hour, then at 970. Call it before any thread starts. Only glibc knows it.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _glibc("mallopt")
     return mallopt is not None and mallopt(_M_ARENA_MAX, 1) == 1
+
+
+def return_free_memory() -> bool:
+    """Hand the operating system what is free (`malloc_trim(3)`); returns whether the C library had any to hand over.
+
+    glibc keeps what was freed in the middle of its heap, so that a server whose clients have left looks as if some were
+    still there. Takes up to a tenth of a second, in which other threads may wait for memory. Only glibc knows it.
+    """
+    malloc_trim = _glibc("malloc_trim")
+    return malloc_trim is not None and malloc_trim(0) == 1
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -1,4 +1,4 @@
-"""The allocator is told to keep one arena where it can be told."""
+"""The allocator is told to keep one arena, and to let go, where it can be told."""
 
 import ctypes
 import sys
@@ -6,17 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 
-from inf_stream.base.allocator import keep_one_arena
+from inf_stream.base.allocator import keep_one_arena, return_free_memory
 
 
 def test_glibc_is_told_and_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    libc = SimpleNamespace(mallopt=lambda what, value: told.append((what, value)) or 1)
+    told: list[tuple[int, ...]] = []
+    libc = SimpleNamespace(
+        mallopt=lambda what, value: told.append((what, value)) or 1, malloc_trim=lambda pad: told.append((pad,)) or 1
+    )
     monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(sys, "platform", "linux")
     assert keep_one_arena()
-    assert told == [(-8, 1)]
+    assert return_free_memory()
+    assert told == [(-8, 1), (0,)]
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     assert not keep_one_arena()
+    assert not return_free_memory()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_one_arena()
+    assert not return_free_memory()

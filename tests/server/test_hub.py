@@ -12,6 +12,7 @@ from support.session_engine import ListEngine
 
 from inf_stream.base.errors import BudgetError, SessionError
 from inf_stream.base.events import AnswerFinished, AnswerStarted, FinishReason, SessionClosed
+from inf_stream.server.sessions import hub as module
 from inf_stream.server.sessions.admission import AdmissionError
 from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.sessions.hub import Hub
@@ -314,6 +315,22 @@ def test_waiting_sessions_lose_no_frame_and_read_the_same_each_time() -> None:
     memories = [asyncio.run(main()) for _ in range(3)]
     assert memories[0][:3] == ["frames 0", "frames 1 2", "frames 3 4"]
     assert memories[0] == memories[1] == memories[2]
+
+
+def test_free_memory_is_returned_when_the_last_session_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_sessions: list[int] = []
+
+    async def main() -> None:
+        hub = Hub(ListMaker(), server_settings())
+        monkeypatch.setattr(module, "return_free_memory", lambda: open_sessions.append(len(hub.sessions)))
+        sessions = [opened(hub)[0] for _ in range(3)]
+        for session in sessions:
+            session.end()
+            await session.closed()
+        await hub.close()
+
+    run_clean(main())
+    assert open_sessions == [0]
 
 
 def test_a_closed_session_leaves_nothing_behind() -> None:

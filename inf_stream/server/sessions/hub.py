@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 
+from inf_stream.base.allocator import return_free_memory
 from inf_stream.base.config import Settings
 from inf_stream.server.sessions.admission import Admission, AdmissionError
 from inf_stream.server.sessions.engines import EngineMaker, SessionOptions
@@ -128,3 +129,5 @@ class Hub:
         self._sessions.pop(session.id, None)
         self.admission.leave()
         on_closed()
+        if not self._sessions:  # so that no other session waits meanwhile
+            await asyncio.get_running_loop().run_in_executor(None, return_free_memory)
