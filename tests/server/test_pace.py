@@ -12,9 +12,17 @@ def test_stream_time_is_wall_time_until_a_client_says_otherwise() -> None:
     clock = StreamClock(100 * S)
     assert clock.stamp(103 * S, None) == 3 * S
     assert clock.stamp(104 * S, 60_000.0) == 60 * S
-    assert clock.now(106 * S) == 62 * S
+    assert clock.stamp(106 * S, None) == 62 * S
     assert clock.stamp(107 * S, 1_000) == 62 * S, "it never runs backwards"
     assert clock.now(108 * S) == 63 * S
+
+
+def test_to_look_at_the_clock_does_not_move_the_stream() -> None:
+    clock = StreamClock(0)
+    assert clock.now(5 * S) == 5 * S
+    assert clock.stamp(6 * S, 0.0) == 0
+    assert clock.now(8 * S) == 2 * S
+    assert clock.stamp(9 * S, 1_000.0) == S
 
 
 @pytest.mark.parametrize("timestamp_ms", [-1.0, float("nan"), float("inf"), 1e300])

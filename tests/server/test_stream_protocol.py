@@ -209,6 +209,20 @@ def test_a_frame_the_engine_refuses_is_an_error_and_says_why() -> None:
     run_clean(main())
 
 
+def test_the_first_frame_stands_where_its_client_says() -> None:
+    async def main() -> None:
+        async with serving() as server, streaming(server) as client:
+            await client.say("stats")
+            assert (await client.until("stats"))["stream_s"] > 0
+            for stamp_ms in (0, 40):
+                await client.say("frame", timestamp_ms=stamp_ms)
+                await client.frame(picture())
+            await client.outcomes(2)
+            assert [m["at_s"] for m in client.heard if m["type"] == "frame"] == [0.0, 0.04]
+
+    run_clean(main())
+
+
 def test_a_blind_model_takes_no_frame() -> None:
     async def main() -> None:
         async with serving(ListMaker(sees=False)) as server, streaming(server) as client:

@@ -122,7 +122,7 @@ class LiveSession:
         return self._loop.machine.intake is Intake.OPEN
 
     def stamp(self, timestamp_ms: float | None) -> int:
-        """Stream time of a frame that came now, see `StreamClock.stamp`.
+        """Stream time of a frame or question that came now, see `StreamClock.stamp`.
 
         Raises:
             SessionError: the time is absurd.
@@ -168,7 +168,7 @@ class LiveSession:
     def new_question(self, text: str, *, max_tokens: int | None = None, aside: bool = False) -> Question:
         """A question for `ask`, with an id of its own."""
         self._next_question += 1
-        return Question(f"{self.id}-{self._next_question}", text, self.now_ns(), max_tokens, aside)
+        return Question(f"{self.id}-{self._next_question}", text, self.stamp(None), max_tokens, aside)
 
     def ask(self, question: Question, *, in_order: bool, patient: bool = False) -> None:
         """Queue a question; if there are too many, its `AnswerFinished` says so.

@@ -10,7 +10,7 @@ _LONGEST_MS = 10 * 366 * 24 * 3600 * 1000.0
 class StreamClock:
     """Stream time of a session: wall time since it began, or what the client says, which then goes on by wall time.
 
-    It never runs backwards.
+    What is stamped never runs backwards. To look at the clock stamps nothing.
     """
 
     def __init__(self, now_ns: int):
@@ -19,8 +19,7 @@ class StreamClock:
 
     def now(self, now_ns: int) -> int:
         """Stream time at a reading of the wall clock."""
-        self._latest_ns = max(self._latest_ns, now_ns + self._offset_ns)
-        return self._latest_ns
+        return max(self._latest_ns, now_ns + self._offset_ns)
 
     def stamp(self, now_ns: int, timestamp_ms: float | None) -> int:
         """Stream time of something that came now and, if it says so, belongs to `timestamp_ms`.
@@ -29,7 +28,8 @@ class StreamClock:
             SessionError: the time lies before the stream's begin or absurdly far behind it.
         """
         if timestamp_ms is None:
-            return self.now(now_ns)
+            self._latest_ns = self.now(now_ns)
+            return self._latest_ns
         if not 0 <= timestamp_ms <= _LONGEST_MS:
             raise SessionError(
                 f"timestamp_ms is {timestamp_ms:g}; give milliseconds since the stream began, 0 to {_LONGEST_MS:.0f}"
