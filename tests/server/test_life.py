@@ -107,12 +107,44 @@ def test_a_client_that_does_not_come_back_is_given_up_and_its_place_is_free() ->
             async with streaming(server) as other:
                 code, reason = await other.closed()
                 assert code == 1013
-                assert re.search(r"try again in 1 s$", reason), "as soon as the grace is over"
+                assert re.search(r"try again in 2 s$", reason), "once the grace is over, and not before"
             await gone(server)
             async with streaming(server, f"?resume={handle}&after=1") as late:
                 assert await late.closed() == (1008, "no session has this handle, or it has ended; open a new one")
             async with streaming(server) as next_one:
                 assert (await next_one.next())["type"] == "hello"
+
+    run_clean(main())
+
+
+def test_who_is_refused_is_told_when_a_place_may_be_free() -> None:
+    async def refusal(server: RunningServer) -> int:
+        async with streaming(server) as refused:
+            code, reason = await refused.closed()
+        assert code == 1013
+        return int(reason.removesuffix(" s").rpartition(" ")[2])
+
+    async def main() -> None:
+        async with serving(sessions=2, grace_s=1000.0, idle_timeout_s=500.0) as server, streaming(server) as lost:
+            await lost.next()
+            async with streaming(server) as other:
+                await other.next()
+                assert await refusal(server) == 10, "either may leave at any time"
+                break_off(lost)
+                while all(channel.is_connected for channel in server.channels):
+                    await asyncio.sleep(0.002)
+                assert 480 < await refusal(server) <= 500, "the other, if it says nothing"
+            while len(server.hub.sessions) == 2:
+                await asyncio.sleep(0.002)
+            plain = server.hub.open(lambda _event: None)
+            assert await refusal(server) == 10, "plain requests are soon answered"
+            plain.end()
+            await plain.closed()
+            async with streaming(server) as second:
+                await second.next()
+                break_off(second)
+                await away(server)
+                assert 980 < await refusal(server) <= 1000, "the one that was lost first"
 
     run_clean(main())
 

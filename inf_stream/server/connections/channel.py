@@ -130,9 +130,11 @@ class Channel:
         replies = self.adapter.resumed()
         return [self._coded(reply, self.outbox.last_sent) for reply in replies if isinstance(reply, dict)]
 
-    def grace_left_s(self, now_s: float) -> float | None:
-        """How much longer the session waits for its client, or None if that is connected."""
-        return None if self._away_since_s is None else max(0.0, self._away_since_s + self._limits.grace_s - now_s)
+    def ends_in_s(self, now_s: float) -> float:
+        """How much longer the session lasts if its client stays away or, connected, says nothing."""
+        if self._away_since_s is not None:
+            return max(0.0, self._away_since_s + self._limits.grace_s - now_s)
+        return max(0.0, self.heard_s + self._limits.idle_timeout_s - now_s)
 
     # ---- messages ----------------------------------------------------------------------------------
 
@@ -281,11 +283,8 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now_s = time.monotonic()
-        left_s = self.grace_left_s(now_s)
-        is_away = left_s is not None
-        if left_s is None:
-            left_s = self.heard_s + self._limits.idle_timeout_s - now_s
+        left_s = self.ends_in_s(time.monotonic())
+        is_away = self._away_since_s is not None
         if left_s <= 0:
             why = "the client did not come back" if is_away else f"nothing came for {self._limits.idle_timeout_s:g} s"
             self.stop(NORMAL, why)

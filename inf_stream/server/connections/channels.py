@@ -12,7 +12,6 @@ from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.hub import RETRY_S, Hub
 
 _LOG = logging.getLogger(__name__)
-_LEAST_RETRY_S = 1.0
 
 
 class Channels:
@@ -58,10 +57,15 @@ class Channels:
         return channel
 
     def retry_after_s(self) -> float:
-        """When a place may become free: as soon as a session's lost client has stayed away for too long."""
+        """When a place may become free: as soon as the session of a lost or silent client is given up.
+
+        While every client is there, or a plain request is being answered, one may be done at any time.
+        """
         now_s = time.monotonic()
-        left_s = [left for channel in self if (left := channel.grace_left_s(now_s)) is not None]
-        return max(_LEAST_RETRY_S, min([*left_s, RETRY_S]))
+        ends_s = [channel.ends_in_s(now_s) for channel in self]
+        if all(channel.is_connected for channel in self) or len(self) < self._hub.admission.sessions:
+            ends_s.append(RETRY_S)
+        return min(ends_s)
 
     async def drain(self, patience_s: float) -> None:
         """Let all answers end for at most `patience_s`, then end the rest; the hub is closed afterwards."""

@@ -1,5 +1,7 @@
 """Who may open one more session: bounded by number and by memory."""
 
+import math
+
 from inf_stream.base.errors import InfStreamError
 
 _MEMORY_SHARE = 0.9
@@ -8,11 +10,11 @@ _MIB = 1 << 20
 
 
 class AdmissionError(InfStreamError):
-    """No further session now; `retry_after_s` says when it is worth asking again."""
+    """No further session now; `retry_after_s` says when it is worth asking again: whole seconds, at least one."""
 
     def __init__(self, message: str, retry_after_s: float):
-        super().__init__(f"{message}; try again in {retry_after_s:.0f} s")
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+        super().__init__(f"{message}; try again in {self.retry_after_s} s")
 
 
 class Admission:

@@ -80,12 +80,11 @@ class Hub:
             AdmissionError: there are too many, the memory does not suffice, or the server is about to stop.
             InfStreamError: the options are refused.
         """
-        retry_after_s = self.retry_after_s()
         if self.is_draining:
-            raise AdmissionError("the server is about to stop", retry_after_s)
+            raise AdmissionError("the server is about to stop", self.settings.server.drain_s)
         options = options or SessionOptions()
         self.maker.check(options)
-        self.admission.enter(self.maker.free_bytes(), retry_after_s)
+        self.admission.enter(self.maker.free_bytes(), self.retry_after_s())
         source = self.settings.source
         limits = SessionLimits.from_settings(source, live=True)
         if waits:

@@ -120,7 +120,7 @@ class WebServer:
             return await handler(request)
         except AdmissionError as error:
             response = error_response(429, str(error), "rate_limit_exceeded")
-            response.headers["Retry-After"] = str(round(error.retry_after_s))
+            response.headers["Retry-After"] = str(error.retry_after_s)
             return response
         except MessageError as error:
             return error_response(400, str(error), error.code, error.param)
