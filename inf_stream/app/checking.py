@@ -2,15 +2,16 @@
 
 from inf_stream.base.config import Settings
 from inf_stream.cache.policies import make_policy
+from inf_stream.engine.build import check_archive
 from inf_stream.models.weights.placement import machine_facts, resolve_device, resolve_dtype
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse a policy or its options, a device, or a number format that this machine does not have.
+    """Refuse a policy or its options, an archive, or a device or number format that this machine does not have.
 
     Raises:
         ConfigError, ModelError: naming the setting and the remedy.
     """
-    make_policy(settings.cache.policy, settings.policy)
+    check_archive(settings.archive, make_policy(settings.cache.policy, settings.policy))
     facts = machine_facts()
     resolve_dtype(settings.model.dtype, resolve_device(settings.model.device, facts), facts)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from inf_stream.base.config import Settings
+from inf_stream.base.config import ArchiveSettings, Settings
 from inf_stream.base.errors import BudgetError, ConfigError
 from inf_stream.base.layout import CacheLayout
 from inf_stream.cache.archive import Archive, ArchiveSizes
@@ -67,26 +67,35 @@ def recall_tokens(settings: Settings) -> int:
     return min(settings.archive.recall_tokens, settings.cache.budget_tokens) if settings.archive.host_mib else 0
 
 
+def check_archive(archive: ArchiveSettings, policy: Policy) -> None:
+    """Refuse an archive that no stream could have.
+
+    Raises:
+        ConfigError: a disk without memory in front of it, or a policy that forgets nothing.
+    """
+    if archive.disk_mib and not archive.host_mib:
+        raise ConfigError(
+            f"archive.disk_mib is {archive.disk_mib}, but archive.host_mib is 0; blocks go through memory to the "
+            "disk: give the former some too (--archive MIB)"
+        )
+    if archive.host_mib and not policy.bounded:
+        raise ConfigError(
+            f"archive.host_mib is {archive.host_mib}, but '{policy.name}' forgets nothing that could be archived; "
+            "leave out one of the two"
+        )
+
+
 def _make_archive(settings: Settings, layout: CacheLayout, policy: Policy) -> Archive | None:
     """What the settings ask for; None if nothing is to be kept.
 
     Raises:
         BudgetError: the memory is too small for this model, or larger than what is free.
-        ConfigError: a disk without memory in front of it, or that cannot be had; a policy that forgets nothing.
+        ConfigError: see `check_archive`; or the disk cannot be had.
     """
     archive = settings.archive
+    check_archive(archive, policy)
     if not archive.host_mib:
-        if archive.disk_mib:
-            raise ConfigError(
-                f"archive.disk_mib is {archive.disk_mib}, but archive.host_mib is 0; blocks go through memory to the "
-                "disk: give the former some too (--archive MIB)"
-            )
         return None
-    if not policy.bounded:
-        raise ConfigError(
-            f"archive.host_mib is {archive.host_mib}, but '{policy.name}' forgets nothing that could be archived; "
-            "leave out one of the two"
-        )
     host_bytes, free_bytes = archive.host_mib << 20, machine_facts().free_bytes(torch.device("cpu"))
     if host_bytes > free_bytes:
         raise BudgetError(

@@ -11,9 +11,8 @@ from inf_stream.app.loading import load_shown_weights
 from inf_stream.app.model_names import check_model, with_model
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import ServerSettings, Settings
-from inf_stream.base.errors import BudgetError
+from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
-from inf_stream.server.sessions.admission import Admission
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
 from inf_stream.server.web.access import Access, is_loopback, read_keys, require_safe_place
 from inf_stream.server.web.tls import tls_context
@@ -37,7 +36,7 @@ def serve(settings: Settings) -> int:
     check_settings(settings)
     _log_to_stderr()
     maker = SharedModel(settings, load_shown_weights(settings, screen))
-    _require_room(maker, settings)
+    require_room(maker, settings)
     if asyncio.run(_serve(maker, settings, Access(keys, settings.server.origins.split()), tls, screen)):
         raise KeyboardInterrupt
     return 0
@@ -85,15 +84,6 @@ def advice_elsewhere(settings: ServerSettings, *, has_tls: bool) -> str:
     if settings.self_signed:
         return "browsers on other machines open this machine's address with https://, and warn of the certificate once"
     return ""
-
-
-def _require_room(maker: EngineMaker, settings: Settings) -> None:
-    free_bytes = maker.free_bytes()
-    if Admission(settings.server.sessions, maker.session_bytes, free_bytes).most_sessions == 0:
-        raise BudgetError(
-            f"a session's cache needs {maker.session_bytes / _MIB:.0f} MiB, {free_bytes / _MIB:.0f} MiB are free; "
-            "lower cache.budget_tokens or cache.chunk_tokens, or use a smaller model"
-        )
 
 
 def _log_to_stderr() -> None:

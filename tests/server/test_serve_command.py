@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from google import genai
@@ -42,6 +43,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--port", "70000"], "--port: server.port is 70000; the most allowed is 65535"),
         (["--sessions", "0"], "the least allowed is 1"),
         (["--model", "smollm2-135m"], "reads text only"),
+        (["--policy", "full", "--archive", "64"], "'full' forgets nothing that could be archived; leave out one"),
+        (["--set", "archive.disk_mib=64"], "archive.host_mib is 0"),
         (["--set", "server.watch=1"], "unknown key 'watch' in server; did you mean 'watches'?"),
     ],
 )
@@ -63,6 +66,27 @@ def test_a_port_in_use_and_a_model_too_large_are_refused(
     ran = run(capsys, "serve", "--model", model, "--port", 0)
     assert ran.status == 2
     assert "0 MiB are free; lower cache.budget_tokens" in ran.err
+    ran = run(capsys, "serve", "--model", model, "--port", 0, "--archive", 1)
+    assert "for its cache and archive, 0 MiB are free" in ran.err
+    assert ", archive.host_mib, or use" in ran.err
+
+
+def test_archives_that_the_disk_cannot_hold_are_refused(
+    capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000 << 20))
+    words = ["serve", "--model", model, "--port", 0, "--archive", 1, "--sessions", 3]
+    ran = run(capsys, *words, "--set", "archive.disk_mib=400", "--set", f"archive.folder={tmp_path}")
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert f"3 sessions with archive.disk_mib 400 each need 1200 MiB in '{tmp_path}', 1000 MiB are free" in ran.err
+    assert "lower archive.disk_mib to 333 or server.sessions to 2, or name another folder" in ran.err
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    ran = run(capsys, *words, "--set", "archive.disk_mib=1", "--set", f"archive.folder={tmp_path / 'gone'}")
+    assert ran.status == 2
+    assert "gone'" in ran.err
+    assert "name another folder as archive.folder" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,13 @@ def test_the_memory_of_an_archive_is_promised_with_the_cache(
     assert full.session_bytes < 1 << 20, "what is never evicted needs no archive"
 
 
+def test_an_archive_that_holds_nothing_of_the_model_is_refused_at_once(weights: LoadedWeights) -> None:
+    archive = dataclasses.replace(SETTINGS, archive=ArchiveSettings(host_mib=1, recall_tokens=32))
+    assert SharedModel(archive, weights).session_bytes > 1 << 20
+    with pytest.raises(BudgetError, match=r"raise archive\.host_mib to at least \d+"):
+        SharedModel(archive, tiny_weights("smolvlm", head_dim=4096))
+
+
 def test_usage_counts_what_an_answer_was_given(weights: LoadedWeights) -> None:
     engine = SharedModel(SETTINGS, weights).make(SessionOptions())
     said: list[str] = []

@@ -11,6 +11,7 @@ from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import Frame, Question
+from inf_stream.cache.archive import Archive, ArchiveSizes
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
 from inf_stream.engine.build import build_engine, recall_tokens
@@ -102,6 +103,9 @@ class SharedModel:
 
     Nothing that changes is shared: `StreamModel`, `StreamCache` and `Engine` are made for each session, and the weights
     are only read.
+
+    Raises:
+        BudgetError, ConfigError: no session could have such a cache, or such an archive.
     """
 
     def __init__(self, settings: Settings, weights: LoadedWeights):
@@ -113,6 +117,8 @@ class SharedModel:
         self._sees = model.vision is not None
         self._frame_size = None if model.vision is None else model.vision.frame_size
         self._sizes().check(self._policy)
+        if self._archive_bytes():
+            Archive(model.layout, ArchiveSizes(self._archive_bytes()))  # takes no memory before its first block
 
     @property
     def name(self) -> str:
