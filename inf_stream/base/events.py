@@ -130,7 +130,8 @@ class AnswerFinished:
     """An answer is complete (or cut short, see `reason`).
 
     `ttft_s` is None for an answer that was cancelled before its first token. `evidence` has the frames that weighed
-    most, the heaviest first; none for a stream of text.
+    most, the heaviest first; none for a stream of text. `tokens_per_s` is the speed after the first token; None if
+    there was no second step.
     """
 
     question: Question
@@ -140,6 +141,7 @@ class AnswerFinished:
     ttft_s: float | None
     stats: dict[str, float | int | str] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

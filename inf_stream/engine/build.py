@@ -13,6 +13,7 @@ from inf_stream.cache.policies.base import Policy
 from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.engine import Engine
+from inf_stream.engine.stopwatch import Stopwatch, untimed
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights.fetch import Progress, silent
 from inf_stream.models.weights.loaded import LoadedWeights
@@ -37,8 +38,8 @@ def load_weights(settings: Settings, progress: Progress = silent) -> LoadedWeigh
     return load_pretrained(settings.model.name, device, resolve_dtype(settings.model.dtype, device, facts), progress)
 
 
-def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
-    """An engine for one stream on these weights.
+def build_engine(settings: Settings, weights: LoadedWeights, stopwatch: Stopwatch = untimed) -> Engine:
+    """An engine for one stream on these weights; `stopwatch` as `Engine` has it.
 
     Raises:
         ConfigError: the policy or its options are unknown or do not fit the cache.
@@ -59,7 +60,7 @@ def build_engine(settings: Settings, weights: LoadedWeights) -> Engine:
         evict_every_tokens=settings.cache.evict_every_tokens,
         archive=archive,
     )
-    return Engine(model, cache, settings.answer, time_format=settings.model.time_format)
+    return Engine(model, cache, settings.answer, time_format=settings.model.time_format, stopwatch=stopwatch)
 
 
 def recall_tokens(settings: Settings) -> int:

@@ -25,6 +25,7 @@ from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.reading import ChunkReader, Reading
 from inf_stream.engine.sampling import Sampler, TextAssembler
+from inf_stream.engine.stopwatch import Stopwatch, untimed
 from inf_stream.models.chunk import Chunk, VisualTokens
 from inf_stream.models.stream_model import StreamModel
 
@@ -60,13 +61,23 @@ class _Counts:
 class Engine:
     """One stream on one model (`inf_stream.engine.protocol.SteppedEngine`).
 
-    Synchronous and for one thread. An error leaves the cache as it was before the chunk that failed.
+    Synchronous and for one thread. An error leaves the cache as it was before the chunk that failed. `stopwatch` times
+    the model's work: "encode" (frames of one size), "chunk" (one pass over several tokens) and "decode" (over one
+    token of an answer, or of several answers together).
     """
 
-    def __init__(self, model: StreamModel, cache: StreamCache, answers: AnswerSettings, *, time_format: str = "auto"):
-        self.model, self.cache, self._answers = model, cache, answers
+    def __init__(
+        self,
+        model: StreamModel,
+        cache: StreamCache,
+        answers: AnswerSettings,
+        *,
+        time_format: str = "auto",
+        stopwatch: Stopwatch = untimed,
+    ):
+        self.model, self.cache, self.stopwatch, self._answers = model, cache, stopwatch, answers
         self._assembler = Assembler(model, time_format)
-        self._reader = ChunkReader(model, cache)
+        self._reader = ChunkReader(model, cache, stopwatch)
         self._open: _OpenAnswer | None = None
         self._evidence: tuple[Evidence, ...] = ()
         self._counts = _Counts()
@@ -108,7 +119,8 @@ class Engine:
         pixels = [fit_pixels(f.pixels, self.model.vision.frame_size) for f in frames]
         encoded: list[VisualTokens] = []
         for _, alike in itertools.groupby(pixels, key=lambda p: p.shape):
-            encoded += self.model.encode(torch.stack(list(alike)))
+            with self.stopwatch("encode"):
+                encoded += self.model.encode(torch.stack(list(alike)))
         chunks = []
         with self._assembler.undone_on_error():
             for frame, visual in zip(frames, encoded, strict=True):
@@ -353,7 +365,7 @@ class Engine:
         if answer.unread is None:
             return
         chunk = self._assembler.answer_token(answer.unread)
-        hidden = self._reader.read(chunk)
+        hidden = self._reader.read(chunk, "decode")
         self._have_read(answer, chunk, self.model.logits(hidden)[0])
 
     def _have_read(self, answer: _OpenAnswer, chunk: Chunk, logits: Float[Tensor, "vocabulary"]) -> None:

@@ -11,6 +11,7 @@ from inf_stream.base.errors import BudgetError
 from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.step import CacheStep
 from inf_stream.cache.stream_cache import StreamCache
+from inf_stream.engine.stopwatch import Stopwatch
 from inf_stream.models.chunk import Chunk
 from inf_stream.models.stream_model import StreamModel
 
@@ -31,12 +32,12 @@ class ChunkReader:
         meter: what adds up the attention that frames receive meanwhile; None where nobody asks for it.
     """
 
-    def __init__(self, model: StreamModel, cache: StreamCache):
+    def __init__(self, model: StreamModel, cache: StreamCache, stopwatch: Stopwatch):
         self.meter: EvidenceMeter | None = None
-        self._model, self._cache = model, cache
+        self._model, self._cache, self._stopwatch = model, cache, stopwatch
 
-    def read(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
-        """Read a chunk; returns the hidden states of its last part.
+    def read(self, chunk: Chunk, work: str = "chunk") -> Float[Tensor, "tokens width"]:
+        """Read a chunk, timed as this kind of work; returns the hidden states of its last part.
 
         Raises:
             BudgetError: the memory of the device is gone, or a frame that has to be read in one piece is too long.
@@ -46,9 +47,10 @@ class ChunkReader:
             while start < len(chunk):
                 stop = self._end_of_part(chunk, start)
                 part = chunk.slice(start, stop)
-                step = self.begin(part)
-                hidden = self._model.forward(part, step)
-                self.commit(step)
+                with self._stopwatch(work):
+                    step = self.begin(part)
+                    hidden = self._model.forward(part, step)
+                    self.commit(step)
                 start = stop
         except torch.OutOfMemoryError as error:
             raise BudgetError(

@@ -22,7 +22,8 @@ def read_together(engines: Sequence[Engine]) -> None:
     """
     readings = [engine.begin_reading() for engine in engines]
     model = engines[0].model
-    hidden = model.forward_together([r.chunk for r in readings], [r.step for r in readings])
-    logits = model.logits(torch.cat(hidden))
-    for reading, own in zip(readings, logits, strict=True):
-        reading.end(own)
+    with engines[0].stopwatch("decode"):
+        hidden = model.forward_together([r.chunk for r in readings], [r.step for r in readings])
+        logits = model.logits(torch.cat(hidden))
+        for reading, own in zip(readings, logits, strict=True):
+            reading.end(own)

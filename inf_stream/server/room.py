@@ -35,7 +35,8 @@ def require_room(maker: EngineMaker, settings: Settings) -> None:
 def _require_disk(archive: ArchiveSettings, sessions: int) -> None:
     folder = Path(archive.folder or tempfile.gettempdir())
     try:
-        free_mib = shutil.disk_usage(folder).free // _MIB
+        with tempfile.TemporaryFile(dir=folder):
+            free_mib = shutil.disk_usage(folder).free // _MIB
     except OSError as error:
         raise ConfigError(
             f"archives cannot be kept in '{folder}': {error.strerror}; name another folder as archive.folder"

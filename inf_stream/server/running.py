@@ -46,9 +46,13 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def running_server(
-    maker: EngineMaker, settings: Settings, access: Access, tls: ssl.SSLContext | None = None
+    maker: EngineMaker,
+    settings: Settings,
+    access: Access,
+    tls: ssl.SSLContext | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[RunningServer]:
-    """A server on the running event loop that takes clients until the block is left.
+    """A server on the running event loop that takes clients until the block is left; `metrics` are its own if given.
 
     Then no new ones are taken, answers in progress get `server.drain_s` to end, and every client is told that the
     server goes away.
@@ -57,13 +61,13 @@ async def running_server(
         ConfigError: the address cannot be listened on.
     """
     server = settings.server
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     hub = Hub(maker, settings, timer=metrics.timed, observer=metrics.heard)
     decoder = PictureDecoder(maker.frame_size, server.frame_pixels)
     channels = Channels(hub, decoder)
     hub.retry_after_s = channels.retry_after_s
-    metrics.watch(hub)
     keeper = Doorkeeper(lambda: _protocol(runner), server.connections, server.header_timeout_s)
+    metrics.watch(hub, lambda: keeper.connections)
     app = WebServer(hub, channels, decoder, access, metrics, keeper.let_in).application()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, lingering_time=0.0)
     patience_s = 0.0

@@ -15,6 +15,7 @@ from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
 from inf_stream.server.web.access import Access, is_loopback, read_keys, require_safe_place
+from inf_stream.server.web.metrics import Metrics
 from inf_stream.server.web.tls import tls_context
 
 _MIB = 1 << 20
@@ -35,20 +36,27 @@ def serve(settings: Settings) -> int:
     check_model(settings.model.name, sees=True)
     check_settings(settings)
     _log_to_stderr()
-    maker = SharedModel(settings, load_shown_weights(settings, screen))
+    metrics = Metrics()
+    maker = SharedModel(settings, load_shown_weights(settings, screen), metrics.timed)
     require_room(maker, settings)
-    if asyncio.run(_serve(maker, settings, Access(keys, settings.server.origins.split()), tls, screen)):
+    access = Access(keys, settings.server.origins.split())
+    if asyncio.run(_serve(maker, settings, access, tls, metrics, screen)):
         raise KeyboardInterrupt
     return 0
 
 
 async def _serve(
-    maker: EngineMaker, settings: Settings, access: Access, tls: ssl.SSLContext | None, screen: Screen
+    maker: EngineMaker,
+    settings: Settings,
+    access: Access,
+    tls: ssl.SSLContext | None,
+    metrics: Metrics,
+    screen: Screen,
 ) -> bool:
     """Serve until a signal comes; returns whether it was Ctrl-C. A second signal stops at once."""
     received: list[int] = []
     ending = asyncio.Event()
-    async with running_server(maker, settings, access, tls) as server:
+    async with running_server(maker, settings, access, tls, metrics) as server:
 
         def interrupt(number: int) -> None:
             received.append(number)

@@ -15,6 +15,7 @@ class OpenAnswer:
         self.question = question
         self._asked_ns = asked_ns
         self._first_token_ns: int | None = None
+        self._latest_ns = asked_ns
         self._steps = 0
         self._pieces: list[str] = []
         self._reason: FinishReason | None = None
@@ -37,6 +38,7 @@ class OpenAnswer:
         self._steps += 1
         if self._first_token_ns is None:
             self._first_token_ns = now_ns
+        self._latest_ns = now_ns
         self._reason = step.finished or self._reason
         if not step.text:
             return None
@@ -50,9 +52,16 @@ class OpenAnswer:
         assert self._reason is not None, f"answer '{self.question.id}' ends without a reason"
         first = self._first_token_ns
         ttft_s = None if first is None else seconds(first - self._asked_ns)
-        return AnswerFinished(self.question, "".join(self._pieces), self._reason, tokens, ttft_s, stats, evidence)
+        return AnswerFinished(
+            self.question, "".join(self._pieces), self._reason, tokens, ttft_s, stats, evidence, self._tokens_per_s()
+        )
 
     def broken(self) -> AnswerFinished:
         """The answer as far as it came, when the engine cannot tell how many tokens it had."""
         self._reason = self._reason or FinishReason.FAILED
         return self.finished(self._steps, {})
+
+    def _tokens_per_s(self) -> float | None:
+        if self._first_token_ns is None or self._latest_ns <= self._first_token_ns:
+            return None
+        return (self._steps - 1) / seconds(self._latest_ns - self._first_token_ns)

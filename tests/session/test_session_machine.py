@@ -143,6 +143,7 @@ def test_an_answer_tells_its_text_its_tokens_and_the_time_to_its_first_token() -
     assert len(deltas) == answer.tokens == 3
     assert answer.reason is FinishReason.STOP
     assert answer.ttft_s == 3.0
+    assert answer.tokens_per_s == 1.0
     assert answer.stats == {"memories": 3}
 
 
@@ -160,6 +161,7 @@ def test_an_empty_piece_of_answer_is_not_told() -> None:
     bench.run()
     assert bench.of(AnswerDelta) == []
     assert bench.finished()["q"].ttft_s == 2.0
+    assert bench.finished()["q"].tokens_per_s is None, "there was no second step"
 
 
 def test_in_order_questions_wait_for_what_came_before_and_hold_what_comes_after() -> None:

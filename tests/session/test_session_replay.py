@@ -62,7 +62,7 @@ def told(events: Sequence[OutputEvent], recorded: Sequence[ExecutedStep]) -> lis
     kept: list[OutputEvent] = []
     for event in events:
         if isinstance(event, AnswerFinished):
-            kept += [replace(event, ttft_s=None)] if event.question.id in begun else []
+            kept += [replace(event, ttft_s=None, tokens_per_s=None)] if event.question.id in begun else []
         elif isinstance(event, Warned):
             kept += [] if "no answer to cancel" in event.message else [replace(event, at_ns=0)]
         else:

@@ -14,6 +14,7 @@ from support.session_engine import ListEngine
 from inf_stream.base.config import ServerSettings, Settings, SourceSettings
 from inf_stream.base.errors import BudgetError
 from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.models.weights.placement import CudaFacts
 from inf_stream.server.sessions.engines import SessionOptions
 
 
@@ -39,6 +40,7 @@ class ListMaker:
     characters_per_step: int = 10
     session_bytes: int = 100
     free: int = 100_000
+    gpu_now: CudaFacts | None = None
     prepare: Callable[[ListEngine], None] = lambda _engine: None
     made: list[ListEngine] = field(default_factory=list)
     options: list[SessionOptions] = field(default_factory=list)
@@ -49,6 +51,9 @@ class ListMaker:
 
     def free_bytes(self) -> int:
         return self.free
+
+    def gpu(self) -> CudaFacts | None:
+        return self.gpu_now
 
     def check(self, options: SessionOptions) -> None:
         if options.budget_tokens is not None and not 16 <= options.budget_tokens <= self.budget_tokens:

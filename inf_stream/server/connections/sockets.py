@@ -5,12 +5,12 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.server.connections.channel import Channel, MakeAdapter
 from inf_stream.server.connections.channels import Channels
-from inf_stream.server.protocols.adapter import INTERNAL, INVALID, NORMAL, POLICY, TRY_LATER
+from inf_stream.server.protocols.adapter import INTERNAL, INVALID, NORMAL, POLICY, TRY_LATER, HangUp
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.sessions.admission import AdmissionError
 
@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 _CLOSE_S = 2.0
 """Longest wait for a client to take notice that the connection is closed."""
 _MOST_REASON_BYTES = 123
+LOST = HangUp(1006, "the connection was lost")
+"""Stands for the end of a connection on which nobody said goodbye (RFC 6455, section 7.1.5)."""
 
 Return: TypeAlias = tuple[str, int | None]
 """The handle of a session that a client comes back to, and the last message it has seen, or None for all sent."""
@@ -35,6 +37,7 @@ class SocketConnection:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None, channel: Channel):
         self._socket, self._transport, self._channel = socket, transport, channel
         self._cut: tuple[int, str] | None = None
+        self._refused: HangUp | None = None
         self._is_cut = asyncio.Event()
 
     def cut(self, code: int, reason: str) -> None:
@@ -42,8 +45,8 @@ class SocketConnection:
         self._cut = self._cut or (code, reason)
         self._is_cut.set()
 
-    async def run(self, greeting: list[str], first: str | bytes | None) -> None:
-        """Talk until either side hangs up; `greeting` goes first, and `first` has come already."""
+    async def run(self, greeting: list[str], first: str | bytes | None) -> HangUp:
+        """Talk until either side hangs up; returns how. `greeting` goes first, and `first` has come already."""
         channel, was_cancelled = self._channel, True
         reading = asyncio.create_task(self._read(first))
         writing = asyncio.create_task(self._write(greeting))
@@ -54,7 +57,8 @@ class SocketConnection:
             was_cancelled = False
         finally:
             is_lost = was_cancelled or self._cut is not None or self._socket.close_code != NORMAL
-            if writing.done() and not writing.cancelled() and writing.exception() is None:
+            is_closed = writing.done() and not writing.cancelled() and writing.exception() is None
+            if is_closed:
                 is_lost = False
             for task in tasks:
                 task.cancel()
@@ -63,6 +67,17 @@ class SocketConnection:
             if self._cut is not None:
                 await self._close(*self._cut)
             self._let_go()
+        return self._end(is_closed=is_closed)
+
+    def _end(self, *, is_closed: bool) -> HangUp:
+        if self._cut is not None:
+            return HangUp(*self._cut)
+        if is_closed and self._channel.hang_up is not None:
+            return self._channel.hang_up
+        if self._refused is not None:
+            return self._refused
+        code = self._socket.close_code
+        return LOST if code is None or code == LOST.code else HangUp(code, "the client hung up")
 
     def _let_go(self) -> None:
         """Whoever does not read what was sent keeps no socket here."""
@@ -77,6 +92,8 @@ class SocketConnection:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await self._channel.receive(message.data)
                 await asyncio.sleep(0)  # a client with much to say leaves others their turn
+            elif isinstance(message.data, WebSocketError):
+                self._refused = HangUp(message.data.code, str(message.data))
 
     async def _write(self, greeting: list[str]) -> None:
         """Ends by itself when the channel has closed and all was sent."""
@@ -119,11 +136,20 @@ class SocketDoor:
         message_bytes: longest message of a client.
         ping_s: a silent client is asked so often; one that does not answer within half of that is gone.
         patience_s: for the first message, where that says whether a client comes back.
+        on_closed: told how each connection ended.
     """
 
-    def __init__(self, channels: Channels, *, message_bytes: int, ping_s: float, patience_s: float):
+    def __init__(
+        self,
+        channels: Channels,
+        *,
+        message_bytes: int,
+        ping_s: float,
+        patience_s: float,
+        on_closed: Callable[[HangUp], None] = lambda _end: None,
+    ):
         self._channels, self._message_bytes, self._ping_s = channels, message_bytes, ping_s
-        self._patience_s = patience_s
+        self._patience_s, self._on_closed = patience_s, on_closed
 
     async def serve(
         self,
@@ -144,17 +170,22 @@ class SocketDoor:
             timeout=_CLOSE_S,
         )
         await socket.prepare(request)
+        end, is_over = LOST, False
         try:
-            await self._talk(request, socket, make_adapter, read_first)
+            end, is_over = await self._talk(request, socket, make_adapter, read_first), True
         except AdmissionError as error:
-            await close(socket, TRY_LATER, str(error))
+            end = HangUp(TRY_LATER, str(error))
         except MessageError as error:
-            await close(socket, INVALID, str(error))
+            end = HangUp(INVALID, str(error))
         except InfStreamError as error:
-            await close(socket, POLICY, str(error))
+            end = HangUp(POLICY, str(error))
         except Exception:  # noqa: BLE001 after the upgrade nobody else can tell the client
             _LOG.exception("a connection could not be served")
-            await close(socket, INTERNAL, "the server failed; its log says more")
+            end = HangUp(INTERNAL, "the server failed; its log says more")
+        finally:
+            self._on_closed(end)
+        if not is_over:
+            await close(socket, end.code, end.reason)
         return socket
 
     async def _talk(
@@ -163,7 +194,7 @@ class SocketDoor:
         socket: web.WebSocketResponse,
         make_adapter: MakeAdapter,
         read_first: ReadFirst | None,
-    ) -> None:
+    ) -> HangUp:
         first: str | bytes | None = None
         if read_first is None:
             back = _return_of(request)
@@ -180,7 +211,7 @@ class SocketDoor:
         except InfStreamError:
             channel.detach(connection, lost=True)
             raise
-        await connection.run(greeting, first)
+        return await connection.run(greeting, first)
 
     async def _first(self, socket: web.WebSocketResponse) -> str | bytes:
         try:

@@ -7,13 +7,20 @@ from inf_stream.base.errors import InfStreamError
 _MEMORY_SHARE = 0.9
 """Share of the memory that was free at the start that caches may take; the steps of the model need some, too."""
 _MIB = 1 << 20
+REFUSALS = ("sessions", "memory", "stopping")
+"""Why there is no further session: too many are open, the memory is taken, or the server is about to stop."""
 
 
 class AdmissionError(InfStreamError):
-    """No further session now; `retry_after_s` says when it is worth asking again: whole seconds, at least one."""
+    """No further session now.
 
-    def __init__(self, message: str, retry_after_s: float):
-        self.retry_after_s = max(1, math.ceil(retry_after_s))
+    Attributes:
+        reason: one of `REFUSALS`, for programs.
+        retry_after_s: when it is worth asking again: whole seconds, at least one.
+    """
+
+    def __init__(self, message: str, reason: str, retry_after_s: float):
+        self.reason, self.retry_after_s = reason, max(1, math.ceil(retry_after_s))
         super().__init__(f"{message}; try again in {self.retry_after_s} s")
 
 
@@ -45,12 +52,13 @@ class Admission:
             AdmissionError: there are too many, or the memory for one more is promised already or not free.
         """
         if self._sessions >= self._most:
-            raise AdmissionError(f"{self._sessions} sessions are open, the most allowed", retry_after_s)
+            raise AdmissionError(f"{self._sessions} sessions are open, the most allowed", "sessions", retry_after_s)
         left = min(self._memory_bytes - self._sessions * self._session_bytes, free_bytes)
         if left < self._session_bytes:
             raise AdmissionError(
                 f"a session needs {self._session_bytes / _MIB:.1f} MiB for its cache, {max(0, left) / _MIB:.1f} MiB "
                 f"are left beside {self._sessions} others",
+                "memory",
                 retry_after_s,
             )
         self._sessions += 1

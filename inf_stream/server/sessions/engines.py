@@ -18,10 +18,11 @@ from inf_stream.engine.build import build_engine, recall_tokens
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
 from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.engine.stopwatch import Timer, stopwatch
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights.checkpoint import local_path
 from inf_stream.models.weights.loaded import LoadedWeights
-from inf_stream.models.weights.placement import machine_facts
+from inf_stream.models.weights.placement import CudaFacts, machine_facts
 from inf_stream.sources.base import FrameSize
 
 
@@ -81,6 +82,10 @@ class EngineMaker(Protocol):
         """Memory free for sessions now."""
         ...
 
+    def gpu(self) -> CudaFacts | None:
+        """The GPU that the model runs on, as it is now; None if it runs elsewhere."""
+        ...
+
     def check(self, options: SessionOptions) -> None:
         """Refuse options with which no engine could be made.
 
@@ -104,15 +109,21 @@ class SharedModel:
     Nothing that changes is shared: `StreamModel`, `StreamCache` and `Engine` are made for each session, and the weights
     are only read.
 
+    Args:
+        settings: of the server.
+        weights: of the model.
+        timer: told the model's work (`Engine`), on the engine's thread.
+
     Raises:
         BudgetError, ConfigError: no session could have such a cache, or such an archive.
     """
 
-    def __init__(self, settings: Settings, weights: LoadedWeights):
+    def __init__(self, settings: Settings, weights: LoadedWeights, timer: Timer = lambda _work, _s: None):
         self._settings, self._weights = settings, weights
         model = StreamModel(weights, frame_tokens=settings.model.frame_tokens or None)
         self._policy = make_policy(settings.cache.policy, settings.policy)
         self._device = model.device
+        self._stopwatch = stopwatch(model.device, timer)
         self._footprint = footprint(model.layout, self._policy, model.rotation)
         self._sees = model.vision is not None
         self._frame_size = None if model.vision is None else model.vision.frame_size
@@ -165,6 +176,10 @@ class SharedModel:
             return free_bytes
         return min(free_bytes, facts.ram_free_bytes * self.session_bytes // archive_bytes)
 
+    def gpu(self) -> CudaFacts | None:
+        """The model's device, if it is a CUDA device."""
+        return machine_facts().cuda[self._device.index or 0] if self._device.type == "cuda" else None
+
     def check(self, options: SessionOptions) -> None:
         """Refuse a budget above the server's, or too small for its policy.
 
@@ -191,7 +206,8 @@ class SharedModel:
         model = dataclasses.replace(settings.model, system_prompt=options.instructions or self.instructions)
         budget = self.budget_tokens if options.budget_tokens is None else options.budget_tokens
         cache = dataclasses.replace(settings.cache, budget_tokens=budget)
-        return UsageEngine(build_engine(dataclasses.replace(settings, model=model, cache=cache), self._weights))
+        settings = dataclasses.replace(settings, model=model, cache=cache)
+        return UsageEngine(build_engine(settings, self._weights, self._stopwatch))
 
     def _sizes(self) -> CacheSizes:
         cache = self._settings.cache
@@ -201,6 +217,15 @@ class SharedModel:
     def _archive_bytes(self) -> int:
         """Host memory of a session for what leaves its cache."""
         return self._settings.archive.host_mib << 20 if self._policy.bounded else 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What a session holds: tokens kept per layer, and bytes of its cache and of its archive, on disk or not."""
+
+    tokens: int
+    cache_bytes: int
+    archive_bytes: int
 
 
 Memory: TypeAlias = dict[str, float | int | list[float]]
@@ -219,8 +244,9 @@ class UsageEngine(ForwardingEngine):
 
     Attributes:
         answering: the engine itself.
-        memory: which seconds are kept, a second old at most while frames come; replaced as a whole, so that any
-            thread may read it. None before the first frame.
+        memory: which seconds are kept, a second old at most while frames come. None before the first frame.
+        use: what is held since the latest frames, text, question or answer. As `memory`, it is replaced as a whole, so
+            that any thread may read it.
     """
 
     def __init__(self, engine: Engine, clock_s: Callable[[], float] = time.monotonic):
@@ -228,6 +254,7 @@ class UsageEngine(ForwardingEngine):
         self.answering = engine
         self.memory: Memory | None = None
         self._cache, self._clock_s = engine.cache, clock_s
+        self.use = self._count_use()
         self._usage: dict[str, float | int | str] = {}
         self._looked_s: float | None = None
 
@@ -238,6 +265,18 @@ class UsageEngine(ForwardingEngine):
         if self._looked_s is None or now_s - self._looked_s >= _MEMORY_EVERY_S:
             self._looked_s = now_s
             self.memory = self._look()
+        self.use = self._count_use()
+
+    def ingest_text(self, text: str, at_ns: int) -> None:
+        """As the engine's."""
+        super().ingest_text(text, at_ns)
+        self.use = self._count_use()
+
+    def end_answer(self) -> int:
+        """As the engine's."""
+        tokens = super().end_answer()
+        self.use = self._count_use()
+        return tokens
 
     def _look(self) -> Memory:
         kept = kept_in(self._cache)
@@ -262,6 +301,11 @@ class UsageEngine(ForwardingEngine):
             "cached_tokens": max(0, kept - read),
             "image_tokens": int((visual > 0).sum()),
         }
+        self.use = self._count_use()
+
+    def _count_use(self) -> CacheUse:
+        cache, archive = self._cache, self._cache.archive
+        return CacheUse(cache.used_tokens, cache.bytes(), 0 if archive is None else archive.bytes())
 
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's, and the latest answer's usage."""

@@ -5,13 +5,15 @@ import itertools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from inf_stream.base.allocator import return_free_memory
 from inf_stream.base.config import Settings
-from inf_stream.server.sessions.admission import Admission, AdmissionError
+from inf_stream.engine.stopwatch import Timer
+from inf_stream.server.sessions.admission import REFUSALS, Admission, AdmissionError
 from inf_stream.server.sessions.engines import EngineMaker, SessionOptions
-from inf_stream.server.sessions.lazy_engine import LazyEngine, Timer
+from inf_stream.server.sessions.lazy_engine import LazyEngine
 from inf_stream.server.sessions.live_session import Listener, LiveSession, SessionEvent
 from inf_stream.server.sessions.worker import EngineWorker
 from inf_stream.session.limits import SessionLimits
@@ -32,6 +34,10 @@ class Hub:
         observer: told everything that comes out of any session.
         retry_after_s: when a refused session is worth another try.
         clock_ns: handed on to sessions.
+
+    Attributes:
+        opened: sessions so far.
+        refused: how many were not, by `AdmissionError.reason`.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Hub:
         self.admission = Admission(settings.server.sessions, maker.session_bytes, maker.free_bytes())
         self.worker = EngineWorker(most_together=settings.server.together)
         self.is_draining = False
+        self.opened, self.refused = 0, Counter(dict.fromkeys(REFUSALS, 0))
         self.retry_after_s = retry_after_s
         self._timer, self._observer, self._clock_ns = timer, observer, clock_ns
         self._numbers = itertools.count(1)
@@ -80,11 +87,9 @@ class Hub:
             AdmissionError: there are too many, the memory does not suffice, or the server is about to stop.
             InfStreamError: the options are refused.
         """
-        if self.is_draining:
-            raise AdmissionError("the server is about to stop", self.settings.server.drain_s)
         options = options or SessionOptions()
         self.maker.check(options)
-        self.admission.enter(self.maker.free_bytes(), self.retry_after_s())
+        self._admit()
         source = self.settings.source
         limits = SessionLimits.from_settings(source, live=True)
         if waits:
@@ -100,10 +105,20 @@ class Hub:
             session_id, engine, self.worker.lane(), limits, self.settings, listen, clock_ns=self._clock_ns
         )
         self._sessions[session_id] = session
+        self.opened += 1
         watcher = asyncio.create_task(self._forget_when_closed(session, on_closed))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         return session
+
+    def _admit(self) -> None:
+        try:
+            if self.is_draining:
+                raise AdmissionError("the server is about to stop", "stopping", self.settings.server.drain_s)
+            self.admission.enter(self.maker.free_bytes(), self.retry_after_s())
+        except AdmissionError as error:
+            self.refused[error.reason] += 1
+            raise
 
     async def close(self, patience_s: float = 0.0) -> None:
         """Take no session any more, let answers end for at most `patience_s`, then stop all, and the thread.

@@ -1,23 +1,21 @@
 """An engine that is made when it is needed, and whose steps are timed."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from inf_stream.base.events import Evidence, Frame, Question
 from inf_stream.engine import together
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
-from inf_stream.server.sessions.engines import EngineMaker, Memory, SessionOptions, UsageEngine
-
-Timer: TypeAlias = Callable[[str, float], None]
-"""Told the name of each step of an engine and the seconds it took, on the engine's thread."""
+from inf_stream.engine.stopwatch import Timer
+from inf_stream.server.sessions.engines import CacheUse, EngineMaker, Memory, SessionOptions, UsageEngine
 
 
 class LazyEngine:
     """An engine that is made at its first step, on the thread of its steps (`SteppedEngine`).
 
     Until then its options can be changed. A step whose engine cannot be made raises what `EngineMaker.make` raised.
+    `timer` is told each step on its thread: how long the step held it, which on a GPU may be less than the work takes.
     """
 
     def __init__(self, maker: EngineMaker, options: SessionOptions, timer: Timer):
@@ -84,6 +82,11 @@ class LazyEngine:
     def memory(self) -> Memory | None:
         """Which seconds of the stream are kept, if the engine tells; for any thread."""
         return self._engine.memory if isinstance(self._engine, UsageEngine) else None
+
+    @property
+    def use(self) -> CacheUse | None:
+        """What is held, if the engine tells; for any thread."""
+        return self._engine.use if isinstance(self._engine, UsageEngine) else None
 
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's; nothing before there is any."""

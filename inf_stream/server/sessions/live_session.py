@@ -23,7 +23,7 @@ from inf_stream.base.events import (
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
-from inf_stream.server.sessions.engines import Memory, SessionOptions
+from inf_stream.server.sessions.engines import CacheUse, Memory, SessionOptions
 from inf_stream.server.sessions.lazy_engine import LazyEngine
 from inf_stream.server.sessions.pace import RateLimit, StreamClock
 from inf_stream.server.sessions.worker import Lane
@@ -226,9 +226,19 @@ class LiveSession:
         return len(self._frames)
 
     @property
+    def questions_waiting(self) -> int:
+        """Questions that are not answered yet, the one being answered among them."""
+        return len(self._open_questions)
+
+    @property
     def memory(self) -> Memory | None:
         """Which seconds of the stream are kept."""
         return self._engine.memory
+
+    @property
+    def use(self) -> CacheUse | None:
+        """What the session holds; None before anything was taken in."""
+        return self._engine.use
 
     def stats(self) -> dict[str, Any]:
         """Counts of the session and, as of its latest answer, of its engine."""
@@ -243,7 +253,7 @@ class LiveSession:
                 ERROR: self._outcomes[ERROR],
                 "reasons": dict(self._reasons),
             },
-            "questions_waiting": len(self._open_questions),
+            "questions_waiting": self.questions_waiting,
             "engine": dict(self._engine_stats),
         }
 

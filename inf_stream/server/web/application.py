@@ -69,6 +69,7 @@ class WebServer:
             message_bytes=self._settings.message_bytes,
             ping_s=self._settings.ping_s,
             patience_s=self._settings.header_timeout_s,
+            on_closed=lambda end: metrics.closed(end.code),
         )
 
     def application(self) -> web.Application:
@@ -99,7 +100,7 @@ class WebServer:
         self._let_in(request.transport)
         response = await self._guarded(request, handler)
         if response.status >= 400:
-            self._metrics.refused.labels(str(response.status)).inc()
+            self._metrics.refused(response.status)
         return response
 
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -165,10 +166,7 @@ class WebServer:
     ) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return error_response(426, "this address is for WebSocket connections", "upgrade_required")
-        response = await self._door.serve(request, subprotocol, make, read_first)
-        if response.close_code is not None and response.close_code > 1001:
-            self._metrics.refused.labels(str(response.close_code)).inc()
-        return response
+        return await self._door.serve(request, subprotocol, make, read_first)
 
     # ---- plain requests ----------------------------------------------------------------------------
 
