@@ -1,5 +1,6 @@
 """The same on a GPU as on the CPU: `pytest -m gpu` where there is one. Elsewhere the CPU tries the tests themselves."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from inf_stream.cache.policies import make_policy
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.build import build_engine
 from inf_stream.engine.engine import Engine
+from inf_stream.engine.stopwatch import Stopwatch, stopwatch, untimed
 from inf_stream.models.chunk import Chunk
 from inf_stream.models.stream_model import StreamModel
 
@@ -69,12 +71,12 @@ def test_logits_after_evictions_are_those_of_the_cpu(device: torch.device, name:
     assert difference(logits, expected) < TOLERANCE
 
 
-def engine_on(device: torch.device, name: str, policy: str) -> Engine:
+def engine_on(device: torch.device, name: str, policy: str, watch: Stopwatch = untimed) -> Engine:
     sizes = {"budget_tokens": 64, "chunk_tokens": 32, "evict_every_tokens": 16, "policy": policy}
     options = {"window": 8} if policy == "inf-mllm" else {}
     settings = settings_from_mapping({"cache": sizes, "policy": options, "answer": {"max_tokens": 4}})
     weights = tiny_weights(name)
-    return build_engine(settings, replace(weights, model=weights.model.to(device)))
+    return build_engine(settings, replace(weights, model=weights.model.to(device)), watch)
 
 
 def see(engine: Engine, first: int, count: int) -> None:
@@ -103,6 +105,21 @@ def test_all_of_the_cache_lives_on_the_device(device: torch.device, policy: str)
     assert {tensor.device.type for tensor in tensors} == {device.type}
     assert all(bool(tensor.isfinite().all()) for tensor in tensors)
     assert cache.evictions > 0
+
+
+def test_the_work_of_the_model_is_timed(device: torch.device) -> None:
+    told: list[tuple[str, float]] = []
+    engine = engine_on(device, "qwen2.5-vl", "h2o", stopwatch(device, lambda work, s: told.append((work, s))))
+    began_s = time.perf_counter()
+    see(engine, 0, 4)
+    answer(engine, 4)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    see(engine, 5, 1)
+    took_s = time.perf_counter() - began_s
+    assert {work for work, _ in told} == {"encode", "chunk", "decode"}
+    assert all(s > 0 for _, s in told)
+    assert sum(s for _, s in told) <= took_s
 
 
 def memory_bytes(device: torch.device) -> int:
