@@ -166,6 +166,9 @@ class ServerSettings:
     header_timeout_s: float = setting(
         10.0, "longest wait for a request's head or body, or for a setup", low=0.05, high=3600.0
     )
+    log_format: str = setting(
+        "text", "the log on standard error: lines for people, or one JSON object a line", choices=("text", "json")
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ ACCESS_FLAGS = {
     "--self-signed": "server.self_signed",
     "--origins": "server.origins",
 }
-SERVE_FLAGS = ADDRESS_FLAGS | ACCESS_FLAGS
+LOG_FLAGS = {"--log-format": "server.log_format"}
+SERVE_FLAGS = ADDRESS_FLAGS | ACCESS_FLAGS | LOG_FLAGS
 """Flag -> the setting of the server it overrides."""
 
 _EXAMPLES = """\
@@ -41,6 +42,7 @@ beyond this machine the server asks for one.
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_setting_flags(parser.add_argument_group("server"), ADDRESS_FLAGS)
     add_setting_flags(parser.add_argument_group("who may connect"), ACCESS_FLAGS)
+    add_setting_flags(parser.add_argument_group("log"), LOG_FLAGS)
     add_engine_flags(parser)
     add_configuration_flags(parser)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from inf_stream.base.config import Settings
 from inf_stream.server.connections.channels import Channels
+from inf_stream.server.log import fields
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.engines import EngineMaker
 from inf_stream.server.sessions.hub import Hub
@@ -18,6 +20,7 @@ from inf_stream.server.web.doorkeeper import Doorkeeper
 from inf_stream.server.web.listening import cannot_listen
 from inf_stream.server.web.metrics import Metrics
 
+_LOG = logging.getLogger(__name__)
 _SHUTDOWN_S = 3.0
 """What is left of requests after their sessions have ended gets this long."""
 
@@ -81,9 +84,11 @@ async def running_server(
         finally:
             listening.close()
     finally:
+        _LOG.info("draining", extra=fields(sessions=len(hub.sessions), patience_s=patience_s))
         await channels.drain(patience_s)
         await runner.cleanup()
         await asyncio.get_running_loop().run_in_executor(None, decoder.close)
+        _LOG.info("stopped", extra=fields(sessions_opened=hub.opened))
 
 
 async def _listen(

@@ -5,12 +5,15 @@ import contextlib
 import logging
 import signal
 import ssl
+import sys
 
 from inf_stream.app.checking import check_settings
 from inf_stream.app.loading import load_shown_weights
 from inf_stream.app.model_names import check_model, with_model
+from inf_stream.app.piped_console import PipedConsole
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import ServerSettings, Settings
+from inf_stream.server.log import fields, log_to_stderr
 from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
@@ -18,6 +21,7 @@ from inf_stream.server.web.access import Access, is_loopback, read_keys, require
 from inf_stream.server.web.metrics import Metrics
 from inf_stream.server.web.tls import tls_context
 
+_LOG = logging.getLogger(__name__)
 _MIB = 1 << 20
 
 
@@ -28,14 +32,14 @@ def serve(settings: Settings) -> int:
         InfStreamError: something is refused before the first client comes.
         KeyboardInterrupt: after Ctrl-C, with everything in order.
     """
-    screen = Screen.standard()
+    screen = _screen(settings.server.log_format)
     keys = read_keys(settings.server)
     require_safe_place(settings.server, has_keys=bool(keys))
     tls = tls_context(settings.server)
     settings = with_model(settings, sees=True)
     check_model(settings.model.name, sees=True)
     check_settings(settings)
-    _log_to_stderr()
+    log_to_stderr(settings.server.log_format)
     metrics = Metrics()
     maker = SharedModel(settings, load_shown_weights(settings, screen), metrics.timed)
     require_room(maker, settings)
@@ -43,6 +47,13 @@ def serve(settings: Settings) -> int:
     if asyncio.run(_serve(maker, settings, access, tls, metrics, screen)):
         raise KeyboardInterrupt
     return 0
+
+
+def _screen(log_format: str) -> Screen:
+    """Where people are told things: nowhere, if standard error is for programs."""
+    if log_format == "text":
+        return Screen.standard()
+    return Screen(sys.stdout, PipedConsole(stderr=True, quiet=True, force_terminal=False))
 
 
 async def _serve(
@@ -77,6 +88,7 @@ async def _serve(
         advice = advice_elsewhere(settings.server, has_tls=tls is not None)
         if advice:
             screen.note(advice)
+        _LOG.info("listening", extra=fields(address=server.address, model=maker.name, sessions_most=room))
         await ending.wait()
         if server.hub.sessions:
             screen.note("letting answers end; press Ctrl-C again to stop at once")
@@ -92,11 +104,3 @@ def advice_elsewhere(settings: ServerSettings, *, has_tls: bool) -> str:
     if settings.self_signed:
         return "browsers on other machines open this machine's address with https://, and warn of the certificate once"
     return ""
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s %(message)s"))
-    log = logging.getLogger("inf_stream")
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)

@@ -57,7 +57,7 @@ def test_what_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str
 def test_a_port_in_use_and_a_model_too_large_are_refused(
     capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ran = run(capsys, "serve", "--model", model, "--port", taken.getsockname()[1])
     assert ran.status == 2
@@ -74,7 +74,7 @@ def test_a_port_in_use_and_a_model_too_large_are_refused(
 def test_archives_that_the_disk_cannot_hold_are_refused(
     capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000 << 20))
     words = ["serve", "--model", model, "--port", 0, "--archive", 1, "--sessions", 3]
     ran = run(capsys, *words, "--set", "archive.disk_mib=400", "--set", f"archive.folder={tmp_path}")
@@ -82,7 +82,7 @@ def test_archives_that_the_disk_cannot_hold_are_refused(
     assert f"3 sessions with archive.disk_mib 400 each need 1200 MiB in '{tmp_path}', 1000 MiB are free" in ran.err
     assert "lower archive.disk_mib to 333 or server.sessions to 2, or name another folder" in ran.err
     monkeypatch.undo()
-    monkeypatch.setattr(module, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
     ran = run(capsys, *words, "--set", "archive.disk_mib=1", "--set", f"archive.folder={tmp_path / 'gone'}")
     assert ran.status == 2
     assert "gone'" in ran.err
@@ -132,7 +132,7 @@ def served(model: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", 
             assert server.wait(30) == 0
             rest = server.stderr.read()
             assert "letting answers end" in rest
-            assert "event=closed" in rest
+            assert 'msg="session closed"' in rest
             assert "Traceback" not in rest
         finally:
             server.kill()

@@ -188,5 +188,5 @@ def test_a_pass_that_fails_leaves_each_step_to_itself(
     gate.set()
     blocker.result(20)
     assert [step.result(20) for step in steps] == ["a", "b"]
-    assert "not-together" in caplog.text
+    assert "answers not read together" in caplog.text
     worker.close()

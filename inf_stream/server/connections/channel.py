@@ -12,6 +12,7 @@ from inf_stream.base.config import Settings
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
 from inf_stream.server.connections.outbox import Outbox
+from inf_stream.server.log import fields
 from inf_stream.server.protocols.adapter import (
     GOING_AWAY,
     INTERNAL,
@@ -162,7 +163,7 @@ class Channel:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            _LOG.error("session=%s event=broken", self.session.id, exc_info=error)
+            _LOG.error("session broken", extra=fields(session=self.session.id), exc_info=error)
             self._cut_off(INTERNAL, "the server failed; its log says more")
 
     def _say_all(self, replies: Sequence[Reply]) -> None:

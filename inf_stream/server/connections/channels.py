@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 from inf_stream.base.errors import SessionError
 from inf_stream.server.connections.channel import Channel, MakeAdapter
+from inf_stream.server.log import fields
 from inf_stream.server.protocols.adapter import GOING_AWAY
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.hub import RETRY_S, Hub
+from inf_stream.server.sessions.live_session import ACCEPTED, DROPPED, ERROR
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Channels:
         """
         channel = Channel(self._hub, self._decoder, make_adapter, self._tasks, self._closed)
         self._channels[channel.handle] = channel
-        _LOG.info("session=%s event=opened sessions=%d", channel.session.id, self._hub.admission.sessions)
+        _LOG.info("session opened", extra=fields(session=channel.session.id, sessions=self._hub.admission.sessions))
         return channel
 
     def find(self, handle: str) -> Channel:
@@ -77,7 +79,9 @@ class Channels:
 
     def _closed(self, channel: Channel) -> None:
         self._channels.pop(channel.handle, None)
-        why = "" if channel.hang_up is None else channel.hang_up.reason
-        frames = channel.session.stats()["frames"]
-        _LOG.info("session=%s event=closed reason=%r frames=%s", channel.session.id, why, frames)
+        assert channel.hang_up is not None, "a closed channel says why"
+        stats = channel.session.stats()
+        counts = {f"frames_{outcome}": stats["frames"][outcome] for outcome in (ACCEPTED, DROPPED, ERROR)}
+        facts = {"code": channel.hang_up.code, "reason": channel.hang_up.reason, "age_s": stats["age_s"]}
+        _LOG.info("session closed", extra=fields(session=channel.session.id, **facts, **counts))
         self._on_closed(channel)

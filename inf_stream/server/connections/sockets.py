@@ -10,6 +10,7 @@ from aiohttp import WebSocketError, WSMsgType, web
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.server.connections.channel import Channel, MakeAdapter
 from inf_stream.server.connections.channels import Channels
+from inf_stream.server.log import fields
 from inf_stream.server.protocols.adapter import INTERNAL, INVALID, NORMAL, POLICY, TRY_LATER, HangUp
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.sessions.admission import AdmissionError
@@ -37,12 +38,13 @@ class SocketConnection:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None, channel: Channel):
         self._socket, self._transport, self._channel = socket, transport, channel
         self._cut: tuple[int, str] | None = None
-        self._refused: HangUp | None = None
+        self._said: HangUp | None = None
         self._is_cut = asyncio.Event()
 
     def cut(self, code: int, reason: str) -> None:
         """Hang up at once."""
         self._cut = self._cut or (code, reason)
+        self._said = self._said or HangUp(code, reason)
         self._is_cut.set()
 
     async def run(self, greeting: list[str], first: str | bytes | None) -> HangUp:
@@ -57,8 +59,7 @@ class SocketConnection:
             was_cancelled = False
         finally:
             is_lost = was_cancelled or self._cut is not None or self._socket.close_code != NORMAL
-            is_closed = writing.done() and not writing.cancelled() and writing.exception() is None
-            if is_closed:
+            if writing.done() and not writing.cancelled() and writing.exception() is None:
                 is_lost = False
             for task in tasks:
                 task.cancel()
@@ -67,17 +68,12 @@ class SocketConnection:
             if self._cut is not None:
                 await self._close(*self._cut)
             self._let_go()
-        return self._end(is_closed=is_closed)
+        return self._said or self._heard()
 
-    def _end(self, *, is_closed: bool) -> HangUp:
-        if self._cut is not None:
-            return HangUp(*self._cut)
-        if is_closed and self._channel.hang_up is not None:
-            return self._channel.hang_up
-        if self._refused is not None:
-            return self._refused
+    def _heard(self) -> HangUp:
+        """How the client hung up, if it did."""
         code = self._socket.close_code
-        return LOST if code is None or code == LOST.code else HangUp(code, "the client hung up")
+        return LOST if code is None or code == LOST.code else HangUp(int(code), "the client hung up")
 
     def _let_go(self) -> None:
         """Whoever does not read what was sent keeps no socket here."""
@@ -93,7 +89,7 @@ class SocketConnection:
                 await self._channel.receive(message.data)
                 await asyncio.sleep(0)  # a client with much to say leaves others their turn
             elif isinstance(message.data, WebSocketError):
-                self._refused = HangUp(message.data.code, str(message.data))
+                self._said = HangUp(message.data.code, str(message.data))
 
     async def _write(self, greeting: list[str]) -> None:
         """Ends by itself when the channel has closed and all was sent."""
@@ -106,6 +102,7 @@ class SocketConnection:
                 await self._socket.send_str(waiting)
             elif channel.is_closed:
                 assert channel.hang_up is not None, "a closed channel says why"
+                self._said = channel.hang_up
                 await self._close(channel.hang_up.code, channel.hang_up.reason)
                 return
             else:
@@ -170,9 +167,12 @@ class SocketDoor:
             timeout=_CLOSE_S,
         )
         await socket.prepare(request)
-        end, is_over = LOST, False
+        end, is_over, session_id = LOST, False, None
         try:
-            end, is_over = await self._talk(request, socket, make_adapter, read_first), True
+            first, back = (None, _return_of(request)) if read_first is None else await self._first(socket, read_first)
+            channel = self._channels.open(make_adapter) if back is None else self._channels.find(back[0])
+            session_id = channel.session.id
+            end, is_over = await self._talk(request, socket, channel, back, first), True
         except AdmissionError as error:
             end = HangUp(TRY_LATER, str(error))
         except MessageError as error:
@@ -180,10 +180,12 @@ class SocketDoor:
         except InfStreamError as error:
             end = HangUp(POLICY, str(error))
         except Exception:  # noqa: BLE001 after the upgrade nobody else can tell the client
-            _LOG.exception("a connection could not be served")
+            _LOG.exception("connection failed", extra=fields(path=request.path))
             end = HangUp(INTERNAL, "the server failed; its log says more")
         finally:
             self._on_closed(end)
+            facts = {"path": request.path, "code": end.code, "reason": end.reason}
+            _LOG.info("connection closed", extra=fields(session=session_id, **facts))
         if not is_over:
             await close(socket, end.code, end.reason)
         return socket
@@ -192,18 +194,14 @@ class SocketDoor:
         self,
         request: web.Request,
         socket: web.WebSocketResponse,
-        make_adapter: MakeAdapter,
-        read_first: ReadFirst | None,
+        channel: Channel,
+        back: Return | None,
+        first: str | bytes | None,
     ) -> HangUp:
-        first: str | bytes | None = None
-        if read_first is None:
-            back = _return_of(request)
-        else:
-            first = await self._first(socket)
-            back = read_first(first)
-        channel = self._channels.open(make_adapter) if back is None else self._channels.find(back[0])
         connection = SocketConnection(socket, request.transport, channel)
         greeting: list[str] = []
+        facts = {"path": request.path, "remote": request.remote, "resumed": back is not None}
+        _LOG.info("connection opened", extra=fields(session=channel.session.id, **facts))
         channel.attach(connection)
         try:
             if back is not None:
@@ -213,15 +211,16 @@ class SocketDoor:
             raise
         return await connection.run(greeting, first)
 
-    async def _first(self, socket: web.WebSocketResponse) -> str | bytes:
+    async def _first(self, socket: web.WebSocketResponse, read_first: ReadFirst) -> tuple[str | bytes, Return | None]:
+        """The first message, and whether it says that its client comes back."""
         try:
             message = await asyncio.wait_for(socket.receive(), self._patience_s)
         except asyncio.TimeoutError:
             raise SessionError(f"no first message came within {self._patience_s:g} s") from None
         if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
             raise SessionError("the client has left before its first message")
-        data: str | bytes = message.data
-        return data
+        first: str | bytes = message.data
+        return first, read_first(first)
 
 
 def _return_of(request: web.Request) -> Return | None:

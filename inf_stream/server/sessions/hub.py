@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from inf_stream.base.allocator import return_free_memory
 from inf_stream.base.config import Settings
+from inf_stream.base.events import AnswerFinished
 from inf_stream.engine.stopwatch import Timer
+from inf_stream.server.log import fields
 from inf_stream.server.sessions.admission import REFUSALS, Admission, AdmissionError
 from inf_stream.server.sessions.engines import EngineMaker, SessionOptions
 from inf_stream.server.sessions.lazy_engine import LazyEngine
@@ -95,12 +97,14 @@ class Hub:
         if waits:
             limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions, full_steps=True)
         engine = LazyEngine(self.maker, options, self._timer)
+        session_id = f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
 
         def listen(event: SessionEvent) -> None:
             self._observer(event)
+            if isinstance(event, AnswerFinished):
+                _log_answer(session_id, event)
             listener(event)
 
-        session_id = f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
         session = LiveSession(
             session_id, engine, self.worker.lane(), limits, self.settings, listen, clock_ns=self._clock_ns
         )
@@ -118,6 +122,8 @@ class Hub:
             self.admission.enter(self.maker.free_bytes(), self.retry_after_s())
         except AdmissionError as error:
             self.refused[error.reason] += 1
+            facts = fields(reason=error.reason, sessions=self.admission.sessions, retry_after_s=error.retry_after_s)
+            _LOG.info("session refused", extra=facts)
             raise
 
     async def close(self, patience_s: float = 0.0) -> None:
@@ -139,9 +145,17 @@ class Hub:
     async def _forget_when_closed(self, session: LiveSession, on_closed: Callable[[], None]) -> None:
         await session.closed()
         if session.failure is not None:
-            _LOG.error("session=%s event=broken", session.id, exc_info=session.failure)
+            _LOG.error("session broken", extra=fields(session=session.id), exc_info=session.failure)
         self._sessions.pop(session.id, None)
         self.admission.leave()
         on_closed()
         if not self._sessions:  # so that no other session waits meanwhile
             await asyncio.get_running_loop().run_in_executor(None, return_free_memory)
+
+
+def _log_answer(session_id: str, answer: AnswerFinished) -> None:
+    speed = None if answer.tokens_per_s is None else round(answer.tokens_per_s, 1)
+    ttft_s = None if answer.ttft_s is None else round(answer.ttft_s, 3)
+    facts = {"reason": answer.reason.value, "tokens": answer.tokens, "ttft_s": ttft_s, "tokens_per_s": speed}
+    question = {"question_id": answer.question.id, "aside": answer.question.aside}
+    _LOG.info("answer finished", extra=fields(session=session_id, **question, **facts))

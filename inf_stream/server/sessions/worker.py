@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from inf_stream.server.log import fields
 from inf_stream.server.sessions.lazy_engine import LazyEngine, read_together
 from inf_stream.server.sessions.schedule import FairSchedule
 
@@ -129,7 +130,7 @@ class EngineWorker:
         try:
             read_together([lane.engine for lane in lanes if lane.engine is not None])
         except Exception:  # noqa: BLE001
-            _LOG.warning("event=not-together sessions=%d", len(lanes), exc_info=True)
+            _LOG.warning("answers not read together", extra=fields(sessions=len(lanes)), exc_info=True)
 
 
 @dataclass(frozen=True, slots=True)

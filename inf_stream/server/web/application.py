@@ -18,6 +18,7 @@ from inf_stream.base.errors import InfStreamError
 from inf_stream.server.connections.channel import Channel, MakeAdapter
 from inf_stream.server.connections.channels import Channels
 from inf_stream.server.connections.sockets import ReadFirst, SocketDoor
+from inf_stream.server.log import fields
 from inf_stream.server.protocols.chat import ChatAnswer, parse_chat, server_sent
 from inf_stream.server.protocols.gemini import GeminiAdapter, read_first
 from inf_stream.server.protocols.limits import ClientLimits
@@ -32,6 +33,8 @@ from inf_stream.server.web.files import FOLDER, Page, is_page
 from inf_stream.server.web.metrics import CONTENT_TYPE, Metrics
 
 _LOG = logging.getLogger(__name__)
+_PATH_CHARACTERS = 200
+"""Of a path that is logged."""
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GEMINI = (
     r"/{slash:/?}ws/google.ai.generativelanguage.{version:v1|v1beta|v1alpha}.GenerativeService.BidiGenerateContent"
@@ -101,6 +104,8 @@ class WebServer:
         response = await self._guarded(request, handler)
         if response.status >= 400:
             self._metrics.refused(response.status)
+            facts = {"method": request.method, "path": request.path[:_PATH_CHARACTERS], "remote": request.remote}
+            _LOG.info("request refused", extra=fields(status=response.status, **facts))
         return response
 
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -134,7 +139,7 @@ class WebServer:
         except asyncio.TimeoutError:
             return error_response(408, "the request's body did not come in time", "timeout")
         except Exception:  # noqa: BLE001 a request that breaks the server breaks nothing else
-            _LOG.exception("%s %s failed", request.method, request.path)
+            _LOG.exception("request failed", extra=fields(method=request.method, path=request.path[:_PATH_CHARACTERS]))
             return error_response(500, "the server failed; its log says more", "server_error")
 
     # ---- sockets -----------------------------------------------------------------------------------
