@@ -23,7 +23,8 @@ _HEAD = """\
 
 One TOML file here holds one model on one device: `inf-stream ask VIDEO "…" --config configs/smollm2-135m.cpu.toml`.
 What a file leaves out keeps its default; a key that does not exist is refused with the nearest one that does.
-`constraints.txt` holds the tested versions of all dependencies.
+`constraints.txt` holds the tested versions of all dependencies. [`deploy/`](deploy/README.md) runs the server in a
+container or as a service, with logs, metrics and a dashboard.
 
 This page is generated: `python -m inf_stream.app.reference` writes it from the code.
 """
