@@ -32,11 +32,12 @@ examples:
   inf-stream serve --host 0.0.0.0 --keys-file keys.txt --self-signed
 
 A page for people is at http://127.0.0.1:8765/. Clients of OpenAI's Realtime interface connect to
-ws://127.0.0.1:8765/v1/realtime as they are, those of Gemini Live to the server's address (with TLS); /v1/chat/completions, /v1/models, /v1/stream (binary frames), /v1/sessions,
-/metrics and /health are beside it. Every session has a memory of its own, on one model. Ctrl-C and SIGTERM let answers
-end; a second one stops at once. API keys come from --keys-file and from the environment variable INF_STREAM_API_KEYS;
-beyond this machine the server asks for one. configs/deploy/ runs it in a container or as a service: images, a systemd
-unit, logs as JSON (--log-format json) and a dashboard for /metrics.
+ws://127.0.0.1:8765/v1/realtime as they are, those of Gemini Live (with TLS) to the server's address;
+/v1/chat/completions, /v1/models, /v1/stream (binary frames), /v1/sessions, /metrics and /health are beside it. Every
+session has a memory of its own, on one model. Ctrl-C and SIGTERM let answers end; a second one stops at once. API keys
+come from --keys-file and from the environment variable INF_STREAM_API_KEYS; beyond this machine the server asks for
+one. configs/deploy/ runs it in a container or as a service: images, a systemd unit, logs as JSON (--log-format json)
+and a dashboard for /metrics.
 """
 
 
