@@ -16,7 +16,7 @@ from support.realtime_clients import serving
 from support.serving import run_clean
 
 from inf_stream.base.config import ServerSettings, Settings
-from inf_stream.cli import main
+from inf_stream.cli.main import main
 from inf_stream.models.weights.folders import CACHE_VARIABLE
 from inf_stream.server import running, serve
 from inf_stream.server.connections import sockets

@@ -267,7 +267,7 @@ async def talk(address: str, said: list[str]) -> None:
 
 
 def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from inf_stream.cli import main
+    from inf_stream.cli.main import main
 
     assert main(["serve", "--log-format", "xml"]) == 2
     assert "--log-format: server.log_format is 'xml'; known: json, text" in capsys.readouterr().err
