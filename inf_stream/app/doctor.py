@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import av
 import cv2
+import psutil
 import torch
 from packaging.specifiers import SpecifierSet
 from rich.markup import escape
@@ -30,6 +32,7 @@ MIN_PYTHON = (3, 10)
 TRANSFORMERS_RANGE = ">=5.17,<6"
 MIN_FREE_RAM_BYTES = 1 * GIB
 MIN_FREE_DISK_BYTES = 1 * GIB
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 class Status(str, Enum):
@@ -79,6 +82,9 @@ class Facts:
         cache: the cache folder.
         cache_writable: files can be made there.
         disk_free_bytes: free space where the cache folder is or will be.
+        temporary: the system's folder for temporary files.
+        temporary_free_bytes: free space there.
+        temporary_in_memory: it is no disk (tmpfs).
         builtin: built-in models -> whether their weights are here already.
     """
 
@@ -99,13 +105,16 @@ class Facts:
     cache: Path
     cache_writable: bool
     disk_free_bytes: int
+    temporary: Path
+    temporary_free_bytes: int
+    temporary_in_memory: bool
     builtin: dict[str, bool]
 
 
 def gather() -> Facts:
     """Look at this machine."""
     folder = cache_folder()
-    home = _existing(folder)
+    home, temporary = _existing(folder), Path(tempfile.gettempdir())
     return Facts(
         python=sys.version_info[:3],
         system=f"{platform.system()} {platform.release()} on {platform.machine()}",
@@ -124,6 +133,9 @@ def gather() -> Facts:
         cache=folder,
         cache_writable=os.access(home, os.W_OK),
         disk_free_bytes=shutil.disk_usage(home).free,
+        temporary=temporary,
+        temporary_free_bytes=shutil.disk_usage(temporary).free,
+        temporary_in_memory=_file_system(temporary) in _IN_MEMORY,
         builtin={name: is_present(name, folder) for name in BUILTIN},
     )
 
@@ -157,6 +169,7 @@ def checks(facts: Facts) -> list[Check]:
         _cache(facts),
         *(_weights(name, present) for name, present in facts.builtin.items()),
         _disk(facts),
+        _temporary(facts),
         _tensorrt(facts),
         _jetson(facts),
     ]
@@ -264,6 +277,13 @@ def _disk(facts: Facts) -> Check:
     return Check("disk", Status.WARN, found, "free some space: the built-in model takes up to 0.7 GiB")
 
 
+def _temporary(facts: Facts) -> Check:
+    found = f"{facts.temporary}, {facts.temporary_free_bytes / GIB:.1f} GiB free"
+    if facts.temporary_in_memory:
+        return Check("temporary folder", Status.OK, f"{found}, in memory; archive.disk_mib needs an archive.folder")
+    return Check("temporary folder", Status.OK, f"{found}, for what archives keep on disk")
+
+
 def _tensorrt(facts: Facts) -> Check:
     if facts.tensorrt:
         return Check("TensorRT", Status.OK, facts.tensorrt)
@@ -298,6 +318,12 @@ def _power_mode() -> str:
             return str(board.nvpmodel.name)
     except (JtopException, FileNotFoundError, ConnectionRefusedError, PermissionError) as error:
         return f"unknown ({error})"
+
+
+def _file_system(folder: Path) -> str:
+    """Its type, as the system names it; empty where that is not known."""
+    mounted = {Path(one.mountpoint): one.fstype for one in psutil.disk_partitions(all=True)}
+    return next((mounted[path] for path in (folder, *folder.parents) if path in mounted), "")
 
 
 def _existing(folder: Path) -> Path:

@@ -78,8 +78,12 @@ class CacheSettings:
 class ArchiveSettings:
     """`[archive]`: what becomes of tokens that leave the cache, and how they come back for a question."""
 
-    host_mib: int = setting(0, "memory for blocks that left the cache; 0: they are forgotten", low=0, high=1 << 24)
-    disk_mib: int = setting(0, "disk for the blocks for which there is no memory left", low=0, high=1 << 30)
+    host_mib: int = setting(
+        0, "memory of each session for blocks that left the cache; 0: they are forgotten", low=0, high=1 << 24
+    )
+    disk_mib: int = setting(
+        0, "disk of each session for the blocks for which there is no memory left", low=0, high=1 << 30
+    )
     folder: str = setting("", "folder for the disk's part; empty: the system's temporary folder")
     recall_tokens: int = setting(
         512, "most tokens that come back for a question; never more than the cache's budget", low=32, high=1 << 20

@@ -77,6 +77,7 @@ _METAVARS = {
     "--certificate": "FILE",
     "--certificate-key": "FILE",
     "--keys-file": "FILE",
+    "--log-format": "FORMAT",
     "--max-tokens": "TOKENS",
     "--model": "NAME",
     "--queue-rule": "RULE",

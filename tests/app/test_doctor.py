@@ -36,6 +36,9 @@ GOOD = Facts(
     cache=Path("/cache"),
     cache_writable=True,
     disk_free_bytes=50 * GIB,
+    temporary=Path("/tmp"),
+    temporary_free_bytes=20 * GIB,
+    temporary_in_memory=False,
     builtin={"smollm2-135m": True},
 )
 WITH_GPU = dataclasses.replace(MACHINE, cuda=(GPU,))
@@ -70,6 +73,8 @@ def test_a_good_machine_has_nothing_to_do() -> None:
         ({"cache_writable": False}, "cache folder", "fail", "cannot be written", "INF_STREAM_CACHE"),
         ({"builtin": {"smollm2-135m": False}}, "weights of smollm2-135m", "ok", "on first use (93 MB)", ""),
         ({"disk_free_bytes": 0}, "disk", "warn", "0.0 GiB", "free some space"),
+        ({}, "temporary folder", "ok", "/tmp, 20.0 GiB free, for what archives keep on disk", ""),
+        ({"temporary_in_memory": True}, "temporary folder", "ok", "in memory; archive.disk_mib needs", ""),
         ({"tensorrt": "10.3"}, "TensorRT", "ok", "10.3", ""),
         ({"machine": WITH_GPU}, "TensorRT", "ok", "needed only to run vision encoders", ""),
         ({"jetson": "AGX Orin"}, "Jetson", "warn", "AGX Orin", 'pip install "inf-stream[jetson]"'),
@@ -132,6 +137,22 @@ def test_an_absent_package_has_no_version() -> None:
 def test_supported_range_is_the_declared_one() -> None:
     declared = {(r := Requirement(text)).name: r for text in metadata.requires("inf-stream") or []}
     assert declared["transformers"].specifier == Requirement(f"transformers{doctor.TRANSFORMERS_RANGE}").specifier
+
+
+def test_a_temporary_folder_in_memory_is_told_from_one_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "inner"
+    mounts = [types.SimpleNamespace(mountpoint=str(at), fstype=kind) for at, kind in (("/", "ext4"), (inner, "tmpfs"))]
+    monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
+    inner.mkdir()
+    for folder, is_memory in ((tmp_path, False), (inner, True)):
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        facts = gather()
+        assert (facts.temporary, facts.temporary_in_memory) == (folder, is_memory)
+        assert facts.temporary_free_bytes > 0
+    mounts.clear()
+    assert not gather().temporary_in_memory
 
 
 # ---- Jetson ------------------------------------------------------------------------------------

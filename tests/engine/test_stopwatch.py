@@ -11,6 +11,7 @@ from inf_stream.base.config import CacheSettings, Settings
 from inf_stream.base.events import Frame, Question
 from inf_stream.engine.build import build_engine
 from inf_stream.engine.stopwatch import CudaStopwatch, HostStopwatch, stopwatch
+from inf_stream.engine.together import read_together
 
 
 def test_work_of_the_host_is_told_when_it_is_done() -> None:
@@ -74,6 +75,22 @@ def test_work_of_a_gpu_is_told_when_it_is_over_and_never_waited_for(monkeypatch:
     with watch.time("chunk"):
         pass
     assert [work for work, _ in told] == ["encode", "chunk", "decode", "decode", "chunk"]
+
+
+def test_tokens_that_are_read_together_are_one_pass() -> None:
+    told: list[str] = []
+    watch = stopwatch(torch.device("cpu"), lambda work, s: told.append(work))
+    weights = tiny_weights("smolvlm")
+    engines = [build_engine(Settings(), weights, watch) for _ in range(2)]
+    for engine in engines:
+        engine.begin_answer(Question("q", "what?", 0, max_tokens=3))
+        engine.step_answer()
+    told.clear()
+    read_together(engines)
+    assert told == ["decode"]
+    for engine in engines:
+        engine.step_answer()
+    assert told == ["decode"], "what is drawn was read already"
 
 
 def test_the_engine_tells_its_work_by_kind() -> None:
