@@ -18,7 +18,7 @@ from support.serving import run_clean
 from inf_stream.base.config import ServerSettings, Settings
 from inf_stream.cli.main import main
 from inf_stream.models.weights.folders import CACHE_VARIABLE
-from inf_stream.server import running, serve
+from inf_stream.server import early, running, serve
 from inf_stream.server.connections import sockets
 
 ROOT = Path(__file__).parents[2]
