@@ -119,6 +119,7 @@ class JsonReport(Report):
                 line = {"type": "answer", "at_s": _at_s(question.at_ns), "question": question.text}
                 evidence = [{"at_s": _at_s(e.at_ns), "share": round(e.share, 4)} for e in event.evidence]
                 line |= {"text": text.strip(), "stats": self.stats_of(event), "evidence": evidence}
+                line |= {} if event.warning is None else {"warning": event.warning}
                 self.screen.write(_json(line) + "\n")
             case FramesIngested(count, at_ns):
                 self._aside("frames", at_s=_at_s(at_ns), count=count)

@@ -93,6 +93,8 @@ class TextReport(Report):
         self._hide_progress()
         if self._with_questions:
             self.screen.note(f"? {event.question.text}", "bold")
+        if event.warning is not None:
+            self.note(f"warning: {event.warning}")
         self._answering, self._written = True, False
         if self._with_times:
             self.screen.write(f"[{self._place(event.question.at_ns)}] ")

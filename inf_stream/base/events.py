@@ -104,9 +104,10 @@ class FinishReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerStarted:
-    """The first token of an answer is about to be computed."""
+    """The first token of an answer is about to be computed; `warning` as in `AnswerFinished`."""
 
     question: Question
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ class AnswerFinished:
 
     `ttft_s` is None for an answer that was cancelled before its first token. `evidence` has the frames that weighed
     most, the heaviest first; none for a stream of text. `tokens_per_s` is the speed after the first token; None if
-    there was no second step.
+    there was no second step. `warning` is what the asker should know of it: the question is about a time that the
+    stream does not have.
     """
 
     question: Question
@@ -142,6 +144,7 @@ class AnswerFinished:
     stats: dict[str, float | int | str] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     tokens_per_s: float | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

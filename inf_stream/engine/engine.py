@@ -20,7 +20,7 @@ from inf_stream.cache.archive.usual import USUAL_QUESTIONS
 from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
-from inf_stream.engine.moments import read_span
+from inf_stream.engine.moments import read_span, warn_of_moment
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.reading import ChunkReader, Reading
@@ -144,10 +144,11 @@ class Engine:
 
     # ---- answers -----------------------------------------------------------------------------------
 
-    def begin_answer(self, question: Question) -> None:
+    def begin_answer(self, question: Question) -> str | None:
         """Read the question's prompt into the cache; of an aside, only until `end_answer`.
 
-        What the archive gives back for it takes part until then, too.
+        What the archive gives back for it takes part until then, too. Returns a warning if the question is about a time
+        that a stream of frames does not have.
 
         Raises:
             BudgetError: the question alone would fill more than half of the cache budget, or, of an aside, the room
@@ -188,6 +189,7 @@ class Engine:
             self._counts.asides += 1
         else:
             self._counts.answers += 1
+        return warn_of_moment(question.text, self._assembler.now_ns) if self._counts.frames else None
 
     def _read_question(self, chunk: Chunk) -> Float[Tensor, "tokens width"]:
         remedy = "shorten it, raise cache.budget_tokens, or send long text as stream text before the question"

@@ -30,9 +30,9 @@ class ForwardingEngine:
         """As the engine's."""
         self._engine.ingest_text(text, at_ns)
 
-    def begin_answer(self, question: Question) -> None:
+    def begin_answer(self, question: Question) -> str | None:
         """As the engine's."""
-        self._engine.begin_answer(question)
+        return self._engine.begin_answer(question)
 
     def step_answer(self) -> AnswerStep:
         """As the engine's."""

@@ -2,7 +2,7 @@
 
 import re
 
-from inf_stream.base.clock import nanoseconds
+from inf_stream.base.clock import format_clock, nanoseconds
 
 AROUND_S = 5.0
 """Around a single moment, what counts as that moment, each way."""
@@ -42,6 +42,19 @@ def read_span(text: str, now_ns: int) -> tuple[int, int] | None:
         return None
     from_s, to_s = max(found[0], 0.0), min(found[1], now_ns / 1e9)
     return (nanoseconds(from_s), nanoseconds(to_s)) if from_s <= to_s else None
+
+
+def warn_of_moment(text: str, now_ns: int) -> str | None:
+    """What to tell who asks about a time that the stream, at `now_ns`, does not have; None if there is nothing."""
+    found, now = _read_span_s(text, now_ns / 1e9), format_clock(now_ns)
+    if found is None:
+        return None
+    from_s, to_s = found
+    if from_s > now_ns / 1e9:
+        return f"the question is about a time that the stream has not reached; it is at {now}"
+    if to_s < 0:
+        return f"the question is about a time before the stream began; it is at {now}"
+    return None
 
 
 def _read_span_s(text: str, now_s: float) -> tuple[float, float] | None:

@@ -42,8 +42,8 @@ class SteppedEngine(Protocol):
         """Read a piece of streamed text into the cache."""
         ...
 
-    def begin_answer(self, question: Question) -> None:
-        """Read the question's prompt into the cache."""
+    def begin_answer(self, question: Question) -> str | None:
+        """Read the question's prompt into the cache; returns what its asker should be warned of, if anything."""
         ...
 
     def step_answer(self) -> AnswerStep:

@@ -9,10 +9,15 @@ class OpenAnswer:
     """Gathers an answer's text and times.
 
     `asked_ns` and `now_ns` are readings of one clock; only their difference counts.
+
+    Attributes:
+        question: what is answered.
+        warning: what its asker should know, or None.
     """
 
     def __init__(self, question: Question, asked_ns: int):
         self.question = question
+        self.warning: str | None = None
         self._asked_ns = asked_ns
         self._first_token_ns: int | None = None
         self._latest_ns = asked_ns
@@ -53,7 +58,15 @@ class OpenAnswer:
         first = self._first_token_ns
         ttft_s = None if first is None else seconds(first - self._asked_ns)
         return AnswerFinished(
-            self.question, "".join(self._pieces), self._reason, tokens, ttft_s, stats, evidence, self._tokens_per_s()
+            self.question,
+            "".join(self._pieces),
+            self._reason,
+            tokens,
+            ttft_s,
+            stats,
+            evidence,
+            self._tokens_per_s(),
+            self.warning,
         )
 
     def broken(self) -> AnswerFinished:

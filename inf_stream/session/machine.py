@@ -242,9 +242,11 @@ class SessionMachine:
     def _text_failed(self, step: IngestText, result: StepFailed, _now_ns: int) -> None:
         self._warn(f"{len(step.text)} characters of text left out: {result.error}")
 
-    def _begun(self, step: BeginAnswer, _result: StepDone, _now_ns: int) -> None:
-        if not self._opened().is_over:
-            self._emit(AnswerStarted(step.question))
+    def _begun(self, step: BeginAnswer, result: StepDone, _now_ns: int) -> None:
+        answer = self._opened()
+        answer.warning = result.warning
+        if not answer.is_over:
+            self._emit(AnswerStarted(step.question, answer.warning))
 
     def _decoded(self, _step: StepAnswer, result: TokenDecoded, now_ns: int) -> None:
         delta = self._opened().decoded(result.answer, now_ns)

@@ -49,7 +49,9 @@ Step: TypeAlias = IngestFrames | IngestText | BeginAnswer | StepAnswer | EndAnsw
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """Frames or text are in the cache, or a question's prompt is."""
+    """Frames or text are in the cache, or a question's prompt is; `warning` is what its asker should know."""
+
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def execute(engine: SteppedEngine, step: Step) -> StepResult:
             case IngestText(text, at_ns):
                 engine.ingest_text(text, at_ns)
             case BeginAnswer(question):
-                engine.begin_answer(question)
+                return StepDone(engine.begin_answer(question))
             case StepAnswer():
                 return TokenDecoded(engine.step_answer())
             case EndAnswer():

@@ -111,6 +111,14 @@ def test_an_answer_that_never_began_has_no_time_to_its_first_token() -> None:
     assert stats["finished"] == "cancelled"
 
 
+def test_a_warning_stands_in_the_answer() -> None:
+    where, out, _ = screen()
+    report = JsonReport(where)
+    report.show(AnswerStarted(QUESTION, "beware"))
+    report.show(AnswerFinished(QUESTION, "x", FinishReason.STOP, 1, 0.1, {}, warning="beware"))
+    assert json.loads(out.getvalue())["warning"] == "beware"
+
+
 # ---- text ------------------------------------------------------------------------------------------
 
 
@@ -125,6 +133,15 @@ def test_answers_stream_after_their_time() -> None:
     report.show(finished)
     assert out.getvalue() == "[12:30] A cat sits.\n"
     assert errors.getvalue() == ""
+
+
+def test_a_warning_comes_before_the_answer_it_is_about() -> None:
+    where, out, errors = screen()
+    started, *rest = answer("Yes.")
+    assert isinstance(started, AnswerStarted)
+    show(TextReport(where, questions=True), [AnswerStarted(started.question, "beware"), *rest])
+    assert out.getvalue() == "[12:30] Yes.\n"
+    assert errors.getvalue() == "? What?\nwarning: beware\n"
 
 
 def test_questions_and_stats_go_to_standard_error() -> None:

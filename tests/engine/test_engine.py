@@ -136,6 +136,21 @@ def test_an_answer_ends_at_its_limit_and_stays_in_the_stream() -> None:
     engine.cache.check()
 
 
+def test_who_asks_about_a_time_that_the_frames_do_not_have_is_told() -> None:
+    engine = make_engine("smolvlm")
+    engine.ingest_frames([picture(0, 0.0), picture(1, 40.0)])
+    told = engine.begin_answer(Question("q1", "What is shown at 12:30?", 40 * SECOND_NS))
+    assert told == "the question is about a time that the stream has not reached; it is at 00:40"
+    engine.end_answer()
+    assert engine.begin_answer(Question("q2", "What is shown at 00:05?", 40 * SECOND_NS)) is None
+
+
+def test_times_in_a_conversation_about_text_are_none_of_a_stream() -> None:
+    engine = make_engine("llama")
+    engine.ingest_text("the train leaves at 12:30", 0)
+    assert engine.begin_answer(Question("q1", "where is it at 12:30?", SECOND_NS)) is None
+
+
 def test_a_stop_token_ends_the_answer_and_is_not_written_twice() -> None:
     engine = make_engine("llama")
     engine.begin_answer(question())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inf_stream.engine.moments import read_span
+from inf_stream.engine.moments import read_span, warn_of_moment
 
 NOW_S = 3600
 
@@ -55,6 +55,26 @@ NOW_S = 3600
 def test_a_question_says_what_time_it_is_about(text: str, expected: tuple[int, int] | None) -> None:
     told = read_span(text, NOW_S * 10**9)
     assert told == (None if expected is None else (expected[0] * 10**9, expected[1] * 10**9))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("What will be at 99:59?", "has not reached; it is at 1:00:00"),
+        ("What happened after 2:00:00?", "has not reached; it is at 1:00:00"),
+        ("What happened between 1:10:00 and 1:20:00?", "has not reached"),
+        ("What was shown at 4000 seconds?", "has not reached"),
+        ("What was shown two hours ago?", "before the stream began; it is at 1:00:00"),
+        ("What was shown at 59:58?", None),
+        ("What was shown at 1:00:04?", None),  # near enough to be what is shown now
+        ("What happened between 0:10 and 1:20:00?", None),
+        ("What happened in the last two hours?", None),
+        ("Is there a dog?", None),
+    ],
+)
+def test_who_asks_about_a_time_that_is_not_there_is_told(text: str, said: str | None) -> None:
+    told = warn_of_moment(text, NOW_S * 10**9)
+    assert told is None if said is None else said in str(told)
 
 
 @given(st.text(alphabet="0123456789: .lastfirstagominutesecondsbetweenandat", max_size=60), st.integers(0, 10**15))

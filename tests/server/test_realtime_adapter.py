@@ -319,6 +319,13 @@ def test_an_answer_is_told_in_the_order_of_the_protocol(client: Client) -> None:
     assert done["metadata"]["stream_time_s"] == "7.000"
     assert done["inf_stream"]["ttft_s"] == 0.25
     assert done["output"][0]["content"][0]["text"] == "a cat"
+    assert "warning" not in done["metadata"]
+
+
+def test_a_question_about_a_time_that_is_not_there_is_answered_with_a_warning(client: Client) -> None:
+    client.says("response.create")
+    messages = answer(client.adapter, client.session.asked[-1][0], FinishReason.STOP, "a", warning="beware")
+    assert messages[-1]["response"]["metadata"]["warning"] == "beware"
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,12 @@ def test_each_outcome_is_one_message(client: Client) -> None:
     assert left == {"type": "frame", "number": 1, "at_s": 0.0, "outcome": "dropped", "reason": "rate"}
 
 
+def test_a_question_about_a_time_that_is_not_there_is_answered_with_a_warning(client: Client) -> None:
+    client.says("ask", id="q", text="what?")
+    messages = answer(client.adapter, client.session.asked[-1][0], FinishReason.STOP, "a", warning="beware")
+    assert [m.get("warning") for m in messages] == ["beware", None, "beware"]
+
+
 def test_questions_keep_the_ids_of_the_client(client: Client) -> None:
     client.says("ask", id="mine", text="what?", aside=True, max_tokens=9, in_order=True)
     question, in_order = client.session.asked[-1]
@@ -72,6 +78,7 @@ def test_questions_keep_the_ids_of_the_client(client: Client) -> None:
     assert client.session.cancelled == [question.id]
     messages = answer(client.adapter, question, FinishReason.STOP, "a ", "cat")
     assert [m["type"] for m in messages] == ["answer.started", "answer.delta", "answer.delta", "answer.finished"]
+    assert not [m for m in messages if "warning" in m]
     assert {m["id"] for m in messages} == {"mine"}
     assert (messages[-1]["text"], messages[-1]["reason"], messages[-1]["ttft_s"]) == ("a cat", "stop", 0.25)
     assert messages[-1]["evidence"][0] == {"at_s": 3.0, "share": 0.75}

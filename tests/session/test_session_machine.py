@@ -147,6 +147,14 @@ def test_an_answer_tells_its_text_its_tokens_and_the_time_to_its_first_token() -
     assert answer.stats == {"memories": 3}
 
 
+def test_what_the_engine_warns_of_is_told_before_the_answer_and_with_it() -> None:
+    bench = Bench(warning="beware")
+    bench.send(ask("q"))
+    bench.run()
+    (started,), (answer,) = bench.of(AnswerStarted), bench.of(AnswerFinished)
+    assert (started.warning, answer.warning) == ("beware", "beware")
+
+
 def test_the_wait_of_a_question_in_order_for_its_turn_does_not_count() -> None:
     bench = Bench()
     bench.send(*frames(4), ask("q", in_order=True), ask("r", in_order=True))

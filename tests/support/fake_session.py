@@ -84,14 +84,19 @@ def say(adapter: Adapter, message: dict[str, Any]) -> list[Message]:
 
 
 def answer(
-    adapter: Adapter, question: Question, reason: FinishReason = FinishReason.STOP, *pieces: str, started: bool = True
+    adapter: Adapter,
+    question: Question,
+    reason: FinishReason = FinishReason.STOP,
+    *pieces: str,
+    started: bool = True,
+    warning: str | None = None,
 ) -> list[Message]:
     """What a client is told of an answer from its begin to its end."""
     replies: list[Reply] = []
     if started:
-        replies += adapter.emitted(AnswerStarted(question))
+        replies += adapter.emitted(AnswerStarted(question, warning))
         for piece in pieces:
             replies += adapter.emitted(AnswerDelta(question.id, piece))
     evidence = (Evidence(3_000_000_000, 0.75), Evidence(1_500_000_000, 0.125))
-    finished = AnswerFinished(question, "".join(pieces), reason, len(pieces), 0.25, STATS, evidence)
+    finished = AnswerFinished(question, "".join(pieces), reason, len(pieces), 0.25, STATS, evidence, warning=warning)
     return told([*replies, *adapter.emitted(finished)])

@@ -41,6 +41,7 @@ class ListEngine:
     calls: list[str] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     said: list[str] | None = None
+    warning: str | None = None
 
     def ingest_frames(self, frames: Sequence[Frame]) -> None:
         assert self.said is None, "no frames inside an answer"
@@ -54,11 +55,12 @@ class ListEngine:
         self._called("text")
         self.memory.append(f"text {text} {at_ns}")
 
-    def begin_answer(self, question: Question) -> None:
+    def begin_answer(self, question: Question) -> str | None:
         assert self.said is None, "one answer at a time"
         self._called("begin")
         self.memory.append(f"question {question.id}")
         self.said = []
+        return self.warning
 
     def step_answer(self) -> AnswerStep:
         assert self.said is not None, "an answer is open"

@@ -144,6 +144,8 @@ def _facts(answer: AnswerFinished) -> dict[str, str]:
     facts = {"stream_time_s": f"{seconds(answer.question.at_ns):.3f}"}
     if answer.evidence:
         facts["evidence"] = json.dumps(evidence_objects(answer.evidence[:_MOST_EVIDENCE]), separators=(",", ":"))
+    if answer.warning is not None:
+        facts["warning"] = answer.warning
     return facts
 
 

@@ -103,8 +103,9 @@ class StreamAdapter:
                 return [told if reason is None else told | {"reason": reason}]
             case Warned(message, at_ns):
                 return [{"type": "warning", "message": message, "at_s": seconds(at_ns)}]
-            case AnswerStarted(question):
-                return [{"type": "answer.started", "id": self._client_ids[question.id]}]
+            case AnswerStarted(question, warning):
+                started: Message = {"type": "answer.started", "id": self._client_ids[question.id]}
+                return [started if warning is None else started | {"warning": warning}]
             case AnswerDelta(question_id, text):
                 return [{"type": "answer.delta", "id": self._client_ids[question_id], "text": text}]
             case AnswerFinished(question):
@@ -198,7 +199,7 @@ def _answer(event: AnswerFinished) -> dict[str, Any]:
         "at_s": seconds(event.question.at_ns),
         "evidence": evidence_objects(event.evidence),
         "stats": event.stats,
-    }
+    } | ({} if event.warning is None else {"warning": event.warning})
 
 
 def _error(message: str, code: str, param: str | None) -> Message:

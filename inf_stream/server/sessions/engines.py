@@ -290,10 +290,10 @@ class UsageEngine(ForwardingEngine):
             "most_tokens": self._cache.capacity_tokens,
         }
 
-    def begin_answer(self, question: Question) -> None:
+    def begin_answer(self, question: Question) -> str | None:
         """As the engine's."""
         seen = self._cache.seen_tokens
-        super().begin_answer(question)
+        warning = super().begin_answer(question)
         kept, read = self._cache.used_tokens, self._cache.seen_tokens - seen
         visual = self._cache.slots.planes["visual"][0, 0, :kept]
         self._usage = {
@@ -302,6 +302,7 @@ class UsageEngine(ForwardingEngine):
             "image_tokens": int((visual > 0).sum()),
         }
         self.use = self._count_use()
+        return warning
 
     def _count_use(self) -> CacheUse:
         cache, archive = self._cache, self._cache.archive

@@ -55,11 +55,12 @@ class LazyEngine:
         engine.ingest_text(text, at_ns)
         self._timer("text", time.monotonic() - began_s)
 
-    def begin_answer(self, question: Question) -> None:
+    def begin_answer(self, question: Question) -> str | None:
         """As the engine's."""
         engine, began_s = self._made(), time.monotonic()
-        engine.begin_answer(question)
+        warning = engine.begin_answer(question)
         self._timer("question", time.monotonic() - began_s)
+        return warning
 
     def step_answer(self) -> AnswerStep:
         """As the engine's; the time of a `read_together` before it counts."""
