@@ -188,7 +188,6 @@ class Channel:
     async def _take_frames(self, frames: TakeFrames) -> None:
         session = self.session
         numbers = [session.number_frame() for _ in frames.images]
-        now_ns = session.now_ns()
         try:
             if not self._sees:
                 raise MessageError("the model reads text only; it takes no frames", code="unsupported_content")
@@ -203,7 +202,7 @@ class Channel:
         except InfStreamError as refused:
             error = refused if isinstance(refused, MessageError) else MessageError(str(refused), param="timestamp_ms")
             for number in numbers:
-                session.settle(number, now_ns, ERROR, error.code)
+                session.settle(number, session.now_ns(), ERROR, error.code)
             self._say_all(self.adapter.frames_refused(frames.tag, error))
             return
         for number, picture, at_ns in zip(numbers, pictures, times_ns, strict=True):

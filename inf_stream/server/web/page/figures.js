@@ -3,7 +3,7 @@
 import { $, made } from "./elements.js";
 
 const OVER_MS = 10_000;
-const REASONS = { rate: "too fast", "drop-oldest": "model busy", here: "link busy" };
+const REASONS = { rate: "too fast", "drop-oldest": "model busy", model: "model busy", link: "link busy" };
 
 export class Figures {
   #acceptedMs = [];
@@ -12,14 +12,14 @@ export class Figures {
     this.#acceptedMs.push(performance.now());
   }
 
-  // `stats` of the server; `skipped` frames were never sent.
+  // The server's statistics; `skipped` frames, by reason, were never sent.
   show({ frames, memory }, skipped) {
     const now = performance.now();
     this.#acceptedMs = this.#acceptedMs.filter((at) => now - at < OVER_MS);
     const rate = (this.#acceptedMs.length * 1000) / OVER_MS;
     figure("frames", `${rate.toFixed(1)} / s`, frames.accepted ? `${many(frames.accepted)} in all` : "");
-    const reasons = Object.entries({ ...frames.reasons, here: skipped }).sort((a, b) => b[1] - a[1]);
-    const dropped = frames.dropped + skipped;
+    const reasons = Object.entries({ ...frames.reasons, ...skipped }).sort((a, b) => b[1] - a[1]);
+    const dropped = frames.dropped + skipped.model + skipped.link;
     figure("dropped", many(dropped), dropped ? REASONS[reasons[0][0]] || "" : "");
     if (!memory) return;
     const share = memory.tokens_kept / memory.most_tokens;

@@ -4,6 +4,7 @@ const LONGEST_SIDE = 640;
 const QUALITY = 0.85;
 const MOST_WAITING = 4;
 const MOST_BEHIND_MS = 500;
+const SNAP = 8;
 
 // Stream time as the server counts it: the latest that was told or heard, going on by wall time, never backwards.
 export class StreamClock {
@@ -43,6 +44,8 @@ export class Frames {
   #isEncoding = false;
   #offsetMs = null;
   #waiting = 0;
+  // Frames that were not sent, by what was too slow for them.
+  skipped = { model: 0, link: 0 };
 
   // `onTaken` gets each frame that was sent, and its second of the stream.
   constructor(video, connection, clock, onTaken) {
@@ -51,7 +54,7 @@ export class Frames {
     this.#clock = clock;
     this.#onTaken = onTaken;
     this.#ticker.onmessage = () => this.#take();
-    this.skipped = 0;
+    video.addEventListener("loadeddata", () => this.#isRunning && this.start(this.#isFile));
   }
 
   set fps(fps) {
@@ -75,7 +78,7 @@ export class Frames {
   // A new session: the stream begins anew.
   reset() {
     this.#offsetMs = null;
-    this.skipped = 0;
+    this.skipped = { model: 0, link: 0 };
     this.expectNone();
   }
 
@@ -92,9 +95,10 @@ export class Frames {
   async #take() {
     const video = this.#video;
     if (!this.#isRunning || !video.videoWidth || video.ended || (this.#isFile && video.paused)) return;
-    if (!this.#connection.isOpen) return;
-    if (this.#connection.isBusy || this.#waiting >= MOST_WAITING || this.#isEncoding) {
-      this.skipped += 1;
+    if (!this.#connection.isOpen || this.#isEncoding) return;
+    const slow = this.#connection.isBusy ? "link" : this.#waiting >= MOST_WAITING ? "model" : null;
+    if (slow) {
+      this.skipped[slow] += 1;
       return;
     }
     const atMs = this.#stamp();
@@ -115,10 +119,17 @@ export class Frames {
   // A file has its own time, which becomes the stream's; where it was wound back or stood still, the stream went on.
   #stamp() {
     const nowMs = this.#clock.nowMs;
-    if (!this.#isFile) return Math.round(nowMs);
+    if (!this.#isFile) return this.#snapped(nowMs);
     const ownMs = this.#video.currentTime * 1000;
     this.#offsetMs ??= nowMs - ownMs;
     if (this.#offsetMs + ownMs < nowMs - MOST_BEHIND_MS) this.#offsetMs = nowMs - ownMs;
-    return Math.max(0, Math.round(this.#offsetMs + ownMs));
+    return this.#snapped(this.#offsetMs + ownMs);
+  }
+
+  // Timers tremble; without this, now and then a second would have two frames and the next one none.
+  #snapped(ms) {
+    const stepMs = 1000 / this.#fps;
+    const beatMs = stepMs * Math.round(ms / stepMs);
+    return Math.max(0, Math.round(Math.abs(ms - beatMs) < stepMs / SNAP ? beatMs : ms));
   }
 }
