@@ -233,6 +233,8 @@ def test_who_keeps_its_messages_is_told_which_count() -> None:
     client.says(setup={"sessionResumption": {"handle": "handle.2", "transparent": True}})
     client.asks("how?")
     assert client.hears()[-1]["sessionResumptionUpdate"]["lastConsumedClientMessageIndex"] == 132
+    client = GeminiListener({"sessionResumption": {}})
+    assert [client.says(realtimeInput={"video": blob()}) for _ in range(130)] == [[]] * 130, "others keep none"
 
 
 # ---- what comes by itself ----------------------------------------------------------------------------
