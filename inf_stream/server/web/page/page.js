@@ -110,7 +110,8 @@ function onStats(message) {
   if (message.memory) {
     strip.show(message.memory);
     $("axis-from").textContent = clock(message.memory.from_s);
-    $("memory-text").textContent = `something of ${Math.round(100 * strip.share)} % of the seconds is kept`;
+    const share = strip.share === 1 ? "every second" : `${Math.floor(100 * strip.share)} % of the seconds`;
+    $("memory-text").textContent = `something of ${share} is kept`;
   }
   viewer.refresh();
 }
