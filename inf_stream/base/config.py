@@ -173,6 +173,15 @@ class ServerSettings:
     log_format: str = setting(
         "text", "the log on standard error: lines for people, or one JSON object a line", choices=("text", "json")
     )
+    state_folder: str = setting("", "folder in which sessions outlive the server; empty: they end with it")
+    state_every_s: float = setting(60.0, "wall time between two saves of a session", low=0.05, high=1e6)
+    state_sessions: int = setting(
+        64, "sessions kept in the folder; with one more that of the oldest save goes", low=1, high=1 << 16
+    )
+    state_mib: int = setting(4096, "size of them together; beyond it those of the oldest saves go", low=1, high=1 << 30)
+    state_expiry_s: float = setting(
+        3600.0, "how long a session can be taken up again after its latest save", low=0.05, high=1e8
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ a single tensor is used.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from inf_stream.base.errors import StateError
 from inf_stream.base.state_facts import FORMAT, VERSION, damaged, parse_facts, read_header
 
 _PRIVATE = 0o600
+_PART_BYTES = 16 << 20
 
 
 @dataclass
@@ -93,6 +95,56 @@ class State:
     def on_cpu(self) -> "State":
         """A copy that shares nothing with what it was taken from."""
         return State({k: t.to("cpu", copy=True).contiguous() for k, t in self.tensors.items()}, self.facts)
+
+
+class StateCopy:
+    """A copy of a state on the CPU, made part by part, so that no part takes long.
+
+    What it is taken from must not change until it is whole.
+
+    Attributes:
+        is_whole: whether all parts are there.
+        spent_s: what the parts took so far.
+    """
+
+    def __init__(self, state: State, part_bytes: int = _PART_BYTES):
+        self.is_whole, self.spent_s = False, 0.0
+        self._copy = State({}, state.facts)
+        self._part_bytes = part_bytes
+        self._parts = self._lay_out(state)
+
+    @property
+    def state(self) -> State:
+        """The copy."""
+        assert self.is_whole, "a copy is used when it is whole"
+        return self._copy
+
+    def go_on(self) -> None:
+        """Copy about one part more.
+
+        Raises:
+            StateError: there is no memory for it; the copy is of no use then.
+        """
+        began_s, left_bytes = time.perf_counter(), self._part_bytes
+        try:
+            for source, target in self._parts:
+                target.copy_(source)
+                left_bytes -= source.nbytes
+                if left_bytes <= 0:
+                    return
+            self.is_whole = True
+        except (RuntimeError, MemoryError) as error:
+            raise StateError(f"no memory for a copy of the session: {error}") from error
+        finally:
+            self.spent_s += time.perf_counter() - began_s
+
+    def _lay_out(self, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+        for name, tensor in state.tensors.items():
+            copy = self._copy.tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            source, target = (tensor, copy) if tensor.ndim else (tensor.view(1), copy.view(1))
+            rows = max(1, self._part_bytes * len(source) // max(1, source.nbytes))
+            for start in range(0, len(source), rows):
+                yield source[start : start + rows], target[start : start + rows]
 
 
 def write_state(state: State, path: Path) -> int:

@@ -82,6 +82,7 @@ _METAVARS = {
     "--model": "NAME",
     "--queue-rule": "RULE",
     "--recall": "TOKENS",
+    "--state": "FOLDER",
     "--system": "TEXT",
     "--time-format": "TEXT",
 }

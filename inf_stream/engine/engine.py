@@ -310,7 +310,7 @@ class Engine:
             SessionError: an answer is open.
         """
         self._require_no_answer()
-        counts = {name: getattr(self._counts, name) for name in ("frames", "answers", "frame_tokens")}
+        counts = {name: getattr(self._counts, name) for name in ("frames", "answers", "asides", "frame_tokens")}
         return State.of(
             {"cache": self.cache.state(), "assembler": self._assembler.state(), "counts": State(facts=counts)},
             weights=self.model.fingerprint(),
@@ -340,6 +340,8 @@ class Engine:
                     )
         counts = state.part("counts")
         self._counts.frames, self._counts.answers = counts.count("frames"), counts.count("answers")
+        if "asides" in counts.facts:  # files of 0.1.0 have none
+            self._counts.asides = counts.count("asides")
         if counts.facts.get("frame_tokens") is not None:
             self._counts.frame_tokens = counts.count("frame_tokens")
         self.cache.restore(state.part("cache"))

@@ -8,7 +8,7 @@ from inf_stream.engine.protocol import SteppedEngine
 
 @runtime_checkable
 class SavedEngine(SteppedEngine, Protocol):
-    """An engine whose state can be taken between two answers."""
+    """An engine whose state can be taken between two answers, and given to a fresh one."""
 
     @property
     def is_answering(self) -> bool:
@@ -17,4 +17,8 @@ class SavedEngine(SteppedEngine, Protocol):
 
     def state(self) -> State:
         """Everything that later answers depend on, but for the weights; valid until the next step."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on where another engine was; for one that has taken in nothing yet."""
         ...

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from inf_stream.base.config import Settings
 from inf_stream.server.connections.channels import Channels
+from inf_stream.server.connections.session_keeper import SessionKeeper
+from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.log import fields
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.engines import EngineMaker
@@ -54,11 +56,12 @@ async def running_server(
     access: Access,
     tls: ssl.SSLContext | None = None,
     metrics: Metrics | None = None,
+    folder: StateFolder | None = None,
 ) -> AsyncIterator[RunningServer]:
     """A server on the running event loop that takes clients until the block is left; `metrics` are its own if given.
 
     Then no new ones are taken, answers in progress get `server.drain_s` to end, and every client is told that the
-    server goes away.
+    server goes away. With a `folder`, sessions are saved there, and gone on with.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -67,16 +70,17 @@ async def running_server(
     metrics = metrics or Metrics()
     hub = Hub(maker, settings, timer=metrics.timed, observer=metrics.heard)
     decoder = PictureDecoder(maker.frame_size, server.frame_pixels)
-    channels = Channels(hub, decoder)
+    keeper = None if folder is None else SessionKeeper(folder, server.state_every_s, metrics.kept)
+    channels = Channels(hub, decoder, keeper=keeper)
     hub.retry_after_s = channels.retry_after_s
-    keeper = Doorkeeper(lambda: _protocol(runner), server.connections, server.header_timeout_s)
-    metrics.watch(hub, lambda: keeper.connections)
-    app = WebServer(hub, channels, decoder, access, metrics, keeper.let_in).application()
+    doorkeeper = Doorkeeper(lambda: _protocol(runner), server.connections, server.header_timeout_s)
+    metrics.watch(hub, lambda: doorkeeper.connections, folder)
+    app = WebServer(hub, channels, decoder, access, metrics, doorkeeper.let_in).application()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, lingering_time=0.0)
     patience_s = 0.0
     try:
         await runner.setup()
-        listening = await _listen(keeper, server.host, server.port, tls, server.header_timeout_s)
+        listening = await _listen(doorkeeper, server.host, server.port, tls, server.header_timeout_s)
         try:
             port = listening.sockets[0].getsockname()[1]
             yield RunningServer(hub, channels, server.host, port, "http" if tls is None else "https")
@@ -86,6 +90,8 @@ async def running_server(
     finally:
         _LOG.info("draining", extra=fields(sessions=len(hub.sessions), patience_s=patience_s))
         await channels.drain(patience_s)
+        if keeper is not None:
+            await keeper.close()
         await runner.cleanup()
         await asyncio.get_running_loop().run_in_executor(None, decoder.close)
         _LOG.info("stopped", extra=fields(sessions_opened=hub.opened))

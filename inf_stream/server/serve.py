@@ -6,6 +6,7 @@ import logging
 import signal
 import ssl
 import sys
+from collections.abc import Iterator
 
 from inf_stream.app.checking import check_settings
 from inf_stream.app.loading import load_shown_weights
@@ -13,6 +14,8 @@ from inf_stream.app.model_names import check_model, with_model
 from inf_stream.app.piped_console import PipedConsole
 from inf_stream.app.reports import Screen
 from inf_stream.base.config import ServerSettings, Settings
+from inf_stream.base.errors import ConfigError
+from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.log import fields, log_to_stderr
 from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
@@ -39,14 +42,33 @@ def serve(settings: Settings) -> int:
     settings = with_model(settings, sees=True)
     check_model(settings.model.name, sees=True)
     check_settings(settings)
-    log_to_stderr(settings.server.log_format)
-    metrics = Metrics()
-    maker = SharedModel(settings, load_shown_weights(settings, screen), metrics.timed)
-    require_room(maker, settings)
-    access = Access(keys, settings.server.origins.split())
-    if asyncio.run(_serve(maker, settings, access, tls, metrics, screen)):
-        raise KeyboardInterrupt
+    with _state_folder(settings) as folder:
+        log_to_stderr(settings.server.log_format)
+        metrics = Metrics()
+        maker = SharedModel(settings, load_shown_weights(settings, screen), metrics.timed)
+        require_room(maker, settings)
+        if folder is not None:
+            folder.require_room(maker.session_bytes)
+        access = Access(keys, settings.server.origins.split())
+        if asyncio.run(_serve(maker, settings, access, tls, metrics, screen, folder)):
+            raise KeyboardInterrupt
     return 0
+
+
+@contextlib.contextmanager
+def _state_folder(settings: Settings) -> Iterator[StateFolder | None]:
+    """The folder the settings name, for this server alone."""
+    server, archive = settings.server, settings.archive
+    if not server.state_folder:
+        yield None
+        return
+    if archive.disk_mib:
+        raise ConfigError(
+            f"--state saves whole sessions, and archive.disk_mib is {archive.disk_mib}: too much to be copied while "
+            "streams go on; leave out one of the two"
+        )
+    with contextlib.closing(StateFolder.from_settings(server)) as folder:
+        yield folder
 
 
 def _screen(log_format: str) -> Screen:
@@ -63,11 +85,12 @@ async def _serve(
     tls: ssl.SSLContext | None,
     metrics: Metrics,
     screen: Screen,
+    folder: StateFolder | None,
 ) -> bool:
     """Serve until a signal comes; returns whether it was Ctrl-C. A second signal stops at once."""
     received: list[int] = []
     ending = asyncio.Event()
-    async with running_server(maker, settings, access, tls, metrics) as server:
+    async with running_server(maker, settings, access, tls, metrics, folder) as server:
 
         def interrupt(number: int) -> None:
             received.append(number)
@@ -85,6 +108,8 @@ async def _serve(
             f"{maker.name} at {server.address}/ (a page) and /v1, for {room} session{'s' if room > 1 else ''} of "
             f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
         )
+        if folder is not None:
+            screen.note(f"sessions outlive it in '{folder.path}', where {folder.sessions} are")
         advice = advice_elsewhere(settings.server, has_tls=tls is not None)
         if advice:
             screen.note(advice)

@@ -78,3 +78,8 @@ class OpenAnswer:
         if self._first_token_ns is None or self._latest_ns <= self._first_token_ns:
             return None
         return (self._steps - 1) / seconds(self._latest_ns - self._first_token_ns)
+
+
+def unanswered(question: Question, reason: FinishReason) -> AnswerFinished:
+    """The end of an answer that never began."""
+    return AnswerFinished(question, "", reason, tokens=0, ttft_s=None)

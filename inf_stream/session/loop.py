@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.events import InputEvent, OutputEvent, StreamEnded, TextArrived
+from inf_stream.base.state import StateCopy
 from inf_stream.engine.protocol import SteppedEngine
 from inf_stream.session.limits import SessionLimits
-from inf_stream.session.machine import Intake, SessionMachine
+from inf_stream.session.machine import SessionMachine
 from inf_stream.session.outlast import outlast
 from inf_stream.session.queue import cut_text
 from inf_stream.session.reader import SourceReader
@@ -20,6 +21,8 @@ from inf_stream.session.steps import (
     Action,
     Close,
     Emit,
+    HandState,
+    Intake,
     PauseSource,
     ResumeSource,
     RunStep,
@@ -29,6 +32,9 @@ from inf_stream.session.steps import (
 )
 
 Listener: TypeAlias = Callable[[OutputEvent], None]
+Taker: TypeAlias = Callable[[StateCopy | InfStreamError], None]
+"""Told a copy of the engine's state, when all that came out before it was told and nothing after, or why there is none.
+"""
 Observer: TypeAlias = Callable[[Step, StepResult], None]
 """Told each step that the engine executed, in order, with its result."""
 
@@ -69,6 +75,7 @@ class SessionLoop:
         self._finished: tuple[Step, asyncio.Future[StepResult]] | None = None
         self._failure: BaseException | None = None
         self._feeder: asyncio.Task[None] | None = None
+        self._taker: Taker | None = None
 
     # ---- in ----------------------------------------------------------------------------------------
 
@@ -113,6 +120,15 @@ class SessionLoop:
         """Wait for the step in flight, end the open answer, leave all else, close. May be called at any time."""
         self._apply(self.machine.stop())
         self._cancel_feed()
+
+    def copy_state(self, taker: Taker) -> None:
+        """Have the engine's state copied, see `SessionMachine.copy_state`; `taker` is told on the loop's thread.
+
+        A session that breaks tells it nothing.
+        """
+        assert self._taker is None, "one copy at a time"
+        self._taker = taker
+        self._apply(self.machine.copy_state())
 
     # ---- the session's life ------------------------------------------------------------------------
 
@@ -204,6 +220,8 @@ class SessionLoop:
                     future.add_done_callback(partial(self._step_finished, step))
                 case Emit(event):
                     self._outbox.append(partial(self._say, event))
+                case HandState(copy):
+                    self._outbox.append(partial(self._hand, copy))
                 case PauseSource():
                     self._room.clear()
                 case ResumeSource() | Close():
@@ -218,6 +236,11 @@ class SessionLoop:
 
     def _say(self, event: OutputEvent) -> None:
         self._emit(event)
+
+    def _hand(self, copy: StateCopy | InfStreamError) -> None:
+        assert self._taker is not None, "handed to whoever asked"
+        taker, self._taker = self._taker, None
+        taker(copy)
 
     async def _admit(self, event: InputEvent) -> bool:
         """Take in an event as soon as there is room, long text in pieces; False once the session takes no such."""

@@ -6,19 +6,17 @@ Two small machines run side by side. What may come in:
       \\------- stop ------> STOPPING --answer ended--/
 
 and what the engine does, which is named by the step in flight (None, IngestFrames, IngestText, BeginAnswer,
-StepAnswer, EndAnswer). Their transitions are the tables `_ON_EVENT` and `_ON_RESULT` at the end of this module; a
-pair that is not in its table is an error of the caller.
+StepAnswer, EndAnswer, CopyState). Their transitions are the tables `_ON_EVENT` and `_ON_RESULT` at the end of this
+module; a pair that is not in its table is an error of the caller.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, TypeAlias
 
-from inf_stream.base.errors import SessionError
+from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.events import (
     AnswerCancelled,
-    AnswerFinished,
     AnswerStarted,
     FinishReason,
     Frame,
@@ -27,7 +25,6 @@ from inf_stream.base.events import (
     FramesIngested,
     InputEvent,
     OutputEvent,
-    Question,
     QuestionAsked,
     SessionClosed,
     SourceNotice,
@@ -36,7 +33,8 @@ from inf_stream.base.events import (
     TextIngested,
     Warned,
 )
-from inf_stream.session.answer import OpenAnswer
+from inf_stream.base.state import StateCopy
+from inf_stream.session.answer import OpenAnswer, unanswered
 from inf_stream.session.backlog import Backlog, WaitingQuestion
 from inf_stream.session.limits import SessionLimits, StepSizes
 from inf_stream.session.steps import (
@@ -44,10 +42,14 @@ from inf_stream.session.steps import (
     AnswerEnded,
     BeginAnswer,
     Close,
+    CopyState,
     Emit,
     EndAnswer,
+    HandState,
     IngestFrames,
     IngestText,
+    Intake,
+    PartCopied,
     PauseSource,
     ResumeSource,
     RunStep,
@@ -63,15 +65,6 @@ FAILED = "failed"
 """`FrameDropped.rule` of frames that the engine refused."""
 STOPPED = "stopped"
 """`FrameDropped.rule` of frames that still waited when the session was stopped."""
-
-
-class Intake(Enum):
-    """What a session still takes in."""
-
-    OPEN = "open"
-    DRAINING = "working off the rest of an ended stream"
-    STOPPING = "stopping"
-    CLOSED = "closed"
 
 
 class SessionMachine:
@@ -96,6 +89,7 @@ class SessionMachine:
         self._intake = Intake.OPEN
         self._in_flight: Step | None = None
         self._answer: OpenAnswer | None = None
+        self._copying: CopyState | None = None
         self._paused = False
         self._stream_ns = 0
         self._now_ns = 0
@@ -183,6 +177,15 @@ class SessionMachine:
             self._discard_backlog(FinishReason.FAILED)
         return self._advance()
 
+    def copy_state(self) -> list[Action]:
+        """Copy the engine's state as soon as no answer is open, before all that waits, and hand it out.
+
+        What was emitted before that `HandState` is in the copy, and nothing else. A session that takes nothing in any
+        more hands out a `SessionError`.
+        """
+        self._copying = self._copying or CopyState()
+        return self._advance()
+
     # ---- events ------------------------------------------------------------------------------------
 
     def _frame_arrived(self, event: FrameArrived, _now_ns: int) -> None:
@@ -206,7 +209,7 @@ class SessionMachine:
                 f"question '{question.id}' is refused: {self._limits.queue_questions} wait, the most allowed; "
                 "ask again later or raise source.queue_questions"
             )
-            self._emit(_unanswered(question, FinishReason.REFUSED))
+            self._emit(unanswered(question, FinishReason.REFUSED))
         else:
             self._backlog.add_question(question, in_order=event.in_order, asked_ns=now_ns)
 
@@ -215,7 +218,7 @@ class SessionMachine:
             self._opened().cancel()
         elif self._backlog.holds_question(event.question_id):
             question = self._backlog.remove_question(event.question_id)
-            self._emit(_unanswered(question, FinishReason.CANCELLED))
+            self._emit(unanswered(question, FinishReason.CANCELLED))
         else:
             self._warn(f"no answer to cancel: question '{event.question_id}' is unknown or already answered")
 
@@ -270,11 +273,21 @@ class SessionMachine:
         self._emit(self._opened().broken())
         self._answer = None
 
+    def _copied(self, _step: CopyState, result: PartCopied | StepFailed, _now_ns: int) -> None:
+        if isinstance(result, StepFailed):
+            self._hand_out(result.error)
+        elif result.copy.is_whole:
+            self._hand_out(result.copy)
+        else:
+            self._copying = CopyState(result.copy)
+
     # ---- what next ---------------------------------------------------------------------------------
 
     def _advance(self) -> list[Action]:
         """Start the next step if the engine is free, pause or resume the source, close when all is done."""
         if self._in_flight is None:
+            if self._copying is not None and self._intake is not Intake.OPEN:
+                self._hand_out(SessionError(f"the session is {self._intake.value}"))
             self._in_flight = self._next_step()
             if self._in_flight is not None:
                 self._actions.append(RunStep(self._in_flight))
@@ -291,6 +304,8 @@ class SessionMachine:
     def _next_step(self) -> Step | None:
         if self._answer is not None:
             return EndAnswer() if self._answer.is_over else StepAnswer()
+        if self._copying is not None:
+            return self._copying
         step = self._backlog.take(flush=self._intake is not Intake.OPEN)
         if not isinstance(step, WaitingQuestion):
             return step
@@ -312,6 +327,10 @@ class SessionMachine:
     def _emit(self, event: OutputEvent) -> None:
         self._actions.append(Emit(event))
 
+    def _hand_out(self, copy: StateCopy | InfStreamError) -> None:
+        self._copying = None
+        self._actions.append(HandState(copy))
+
     def _warn(self, message: str) -> None:
         self._emit(Warned(message, self._stream_ns))
 
@@ -329,7 +348,7 @@ class SessionMachine:
         if discarded.text_characters:
             self._warn(f"{discarded.text_characters} characters of text were not read: the session was stopped")
         for question in discarded.questions:
-            self._emit(_unanswered(question, reason))
+            self._emit(unanswered(question, reason))
 
     # ---- invariants --------------------------------------------------------------------------------
 
@@ -350,10 +369,6 @@ class SessionMachine:
             assert not self._backlog.is_ready(flush=False), "no work waits while the engine is free"
         if self._intake is not Intake.OPEN:
             assert is_idle == (self._intake is Intake.CLOSED), "a session that has ended works, or is closed"
-
-
-def _unanswered(question: Question, reason: FinishReason) -> AnswerFinished:
-    return AnswerFinished(question, "", reason, tokens=0, ttft_s=None)
 
 
 _OnEvent: TypeAlias = Callable[[SessionMachine, Any, int], None]
@@ -383,4 +398,6 @@ _ON_RESULT: Mapping[tuple[type, type], _OnResult] = {
     (StepAnswer, StepFailed): _M._decode_failed,
     (EndAnswer, AnswerEnded): _M._ended,
     (EndAnswer, StepFailed): _M._not_ended,
+    (CopyState, PartCopied): _M._copied,
+    (CopyState, StepFailed): _M._copied,
 }

@@ -1,11 +1,24 @@
 """What a session asks of its driver, and what the driver reports back."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import Evidence, Frame, OutputEvent, Question
+from inf_stream.base.state import StateCopy
 from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+from inf_stream.engine.saved import SavedEngine
+
+
+class Intake(Enum):
+    """What a session still takes in."""
+
+    OPEN = "open"
+    DRAINING = "working off the rest of an ended stream"
+    STOPPING = "stopping"
+    CLOSED = "closed"
+
 
 # ---- steps: each is exactly one call of the engine, so each is bounded -------------------------
 
@@ -42,7 +55,14 @@ class EndAnswer:
     """Close the open answer, finished or not."""
 
 
-Step: TypeAlias = IngestFrames | IngestText | BeginAnswer | StepAnswer | EndAnswer
+@dataclass(frozen=True, slots=True)
+class CopyState:
+    """Copy the engine's state, or the next part of it into the `copy` that was begun."""
+
+    copy: StateCopy | None = None
+
+
+Step: TypeAlias = IngestFrames | IngestText | BeginAnswer | StepAnswer | EndAnswer | CopyState
 
 # ---- results ------------------------------------------------------------------------------------
 
@@ -71,17 +91,24 @@ class AnswerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PartCopied:
+    """A `CopyState` is done; the copy is whole, or wants another."""
+
+    copy: StateCopy
+
+
+@dataclass(frozen=True, slots=True)
 class StepFailed:
     """The engine refused the step, and can go on with another."""
 
     error: InfStreamError
 
 
-StepResult: TypeAlias = StepDone | TokenDecoded | AnswerEnded | StepFailed
+StepResult: TypeAlias = StepDone | TokenDecoded | AnswerEnded | PartCopied | StepFailed
 
 
 def execute(engine: SteppedEngine, step: Step) -> StepResult:
-    """Make the one call of the engine that `step` stands for.
+    """Make the one call of the engine that `step` stands for; a `CopyState` is for a `SavedEngine` alone.
 
     An `InfStreamError` becomes a `StepFailed`; whatever else the engine raises passes through.
     """
@@ -97,6 +124,11 @@ def execute(engine: SteppedEngine, step: Step) -> StepResult:
                 return TokenDecoded(engine.step_answer())
             case EndAnswer():
                 return AnswerEnded(engine.end_answer(), engine.stats(), engine.evidence())
+            case CopyState(copy):
+                assert isinstance(engine, SavedEngine), "asked of an engine that can be saved"
+                copy = copy or StateCopy(engine.state())
+                copy.go_on()
+                return PartCopied(copy)
     except InfStreamError as error:
         return StepFailed(error)
     return StepDone()
@@ -120,6 +152,13 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class HandState:
+    """Hand this copy of the engine's state to whoever asked for it, or say why there is none."""
+
+    copy: StateCopy | InfStreamError
+
+
+@dataclass(frozen=True, slots=True)
 class PauseSource:
     """A queue is full and nothing may be lost: read no more from sources that can wait."""
 
@@ -134,4 +173,4 @@ class Close:
     """The session is over; the last action."""
 
 
-Action: TypeAlias = RunStep | Emit | PauseSource | ResumeSource | Close
+Action: TypeAlias = RunStep | Emit | HandState | PauseSource | ResumeSource | Close

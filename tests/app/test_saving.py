@@ -299,6 +299,9 @@ class FakeEngine:
     def state(self) -> State:
         return State(facts={"steps": self.steps})
 
+    def restore(self, state: State) -> None:
+        self.steps = state.count("steps")
+
 
 def steps_in(file: Path) -> int:
     return int(json.loads(json.dumps(read_state(file).facts))["engine"]["steps"])

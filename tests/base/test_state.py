@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from inf_stream.base import state as module
 from inf_stream.base.errors import StateError
-from inf_stream.base.state import State, read_state, write_state
+from inf_stream.base.state import State, StateCopy, read_state, write_state
 from inf_stream.base.state_facts import read_facts
 
 
@@ -131,3 +131,36 @@ def test_every_byte_counts(tmp_path: Path) -> None:
             read_state(path)
         flip(path, place)
     assert json.dumps(read_state(path).facts) == '{"b": 1}'
+
+
+@pytest.mark.parametrize("part_bytes", [1, 20, 1 << 20])
+def test_a_copy_is_made_in_parts_and_shares_nothing(part_bytes: int) -> None:
+    state = made()
+    state.tensors["slice"] = torch.arange(60).view(5, 12)[:, 3:7]
+    wanted = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    copy = StateCopy(state, part_bytes)
+    parts = 0
+    while not copy.is_whole:
+        with pytest.raises(AssertionError, match="when it is whole"):
+            copy.state  # noqa: B018
+        copy.go_on()
+        parts += 1
+    assert parts == {1: 2 + 5 + 1 + 5 + 1, 20: 9, 1 << 20: 1}[part_bytes]
+    for tensor in state.tensors.values():
+        tensor.zero_()
+    assert copy.state.facts == state.facts
+    assert copy.state.tensors.keys() == wanted.keys()
+    for name, tensor in copy.state.tensors.items():
+        assert torch.equal(tensor, wanted[name])
+        assert (tensor.dtype, tensor.is_contiguous()) == (wanted[name].dtype, True)
+    assert copy.spent_s > 0
+
+
+def test_a_copy_for_which_there_is_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("can't allocate memory: you tried to allocate 999 bytes")
+
+    copy = StateCopy(made())
+    monkeypatch.setattr(module.torch, "empty", empty)
+    with pytest.raises(StateError, match=r"no memory for a copy of the session: can't allocate"):
+        copy.go_on()

@@ -22,6 +22,7 @@ def ask_aside(engine: Engine, text: str = "and now, by the way?", steps: int = 9
 
 def bookkeeping(engine: Engine) -> list[object]:
     state = engine.state()
+    state.facts["counts"].pop("asides")
     return [state.facts, *(tensor.tolist() for tensor in state.tensors.values())]
 
 

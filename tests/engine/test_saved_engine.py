@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.lived_engine import S, live, make_engine
+from support.lived_engine import S, hear, live, make_engine
 
 from inf_stream.base.errors import SessionError, StateError
 from inf_stream.base.events import Question
+from inf_stream.engine.engine import Engine
 
 
 @pytest.mark.parametrize("name", ["llama", "smolvlm", "qwen2.5-vl", "gemma3", "llava-lite"])
@@ -30,6 +31,24 @@ def test_a_restored_engine_gives_the_same_answers(name: str, policy: str) -> Non
     for plane, same in zip(vars(one.cache.planes).values(), vars(again.cache.planes).values(), strict=True):
         used = one.cache.used_tokens
         assert torch.equal(plane[:, :, :used], same[:, :, :used])
+
+
+def test_asides_are_drawn_as_they_would_have_been() -> None:
+    """Each aside has random numbers of its own; a restored engine goes on with the next."""
+
+    def aside(engine: Engine) -> str:
+        return hear(engine, Question("aside", "and by the way?", 9 * S, max_tokens=8, aside=True))[0]
+
+    one = make_engine("smolvlm")
+    live(one, 0, 2)
+    first, _ = aside(one), aside(one)
+    saved = one.state().on_cpu()
+    again, early = make_engine("smolvlm"), make_engine("smolvlm")
+    again.restore(saved)
+    assert aside(again) == aside(one) != first
+    del saved.facts["counts"]["asides"]
+    early.restore(saved)
+    assert aside(early) == first, "files of before count from the first again"
 
 
 @pytest.mark.parametrize(

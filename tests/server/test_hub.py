@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from support.session_engine import ListEngine
 
 from inf_stream.base.errors import BudgetError, SessionError
 from inf_stream.base.events import AnswerFinished, AnswerStarted, FinishReason, SessionClosed
+from inf_stream.base.state import StateCopy
 from inf_stream.server.sessions import hub as module
 from inf_stream.server.sessions.admission import AdmissionError
 from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.sessions.live_session import FrameSettled, LiveSession, SessionEvent
+from inf_stream.session import steps
 
 PIXELS = np.zeros((2, 2, 3), dtype=np.uint8)
 
@@ -331,6 +334,62 @@ def test_free_memory_is_returned_when_the_last_session_has_gone(monkeypatch: pyt
 
     run_clean(main())
     assert open_sessions == [0]
+
+
+def test_while_one_session_is_copied_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is copied in parts, so that another session waits for one of them at most."""
+    monkeypatch.setattr(steps, "StateCopy", partial(StateCopy, part_bytes=1))
+    order: list[str] = []
+    go_on = StateCopy.go_on
+
+    def slow(self: StateCopy) -> None:
+        order.append("part")
+        go_on(self)
+
+    monkeypatch.setattr(StateCopy, "go_on", slow)
+
+    async def main() -> None:
+        maker = ListMaker()
+        hub = Hub(maker, server_settings())
+        (one, heard_one), (two, heard_two) = opened(hub), opened(hub)
+        await send_frame(one)
+        await heard_one.until(lambda h: len(h.settled) == 1)
+        await send_frame(two)
+        await heard_two.until(lambda h: len(h.settled) == 1)
+        heard_two.clear()
+        maker.gate.clear()
+        two.ask(two.new_question("?"), in_order=False)
+        copied = asyncio.get_running_loop().create_future()
+        one.copy_engine(copied.set_result)
+        maker.gate.set()
+        await heard_two.until(lambda h: len(h.answers) == 1)
+        order.append("answer")
+        copy = await copied
+        assert isinstance(copy, StateCopy)
+        assert copy.state.facts["memory"] == ["frames 0"]
+        await hub.close()
+
+    run_clean(main())
+    assert order.count("part") == len("frames 0") + 1
+    assert order.index("answer") < len(order) - 1, "the answer did not wait for the whole copy"
+
+
+def test_who_asks_for_a_copy_of_a_session_that_breaks_or_has_ended_is_told() -> None:
+    async def main() -> None:
+        maker = ListMaker(prepare=lambda engine: engine.failures.update({0: ZeroDivisionError("a bug")}))
+        hub = Hub(maker, server_settings())
+        session, _ = opened(hub)
+        maker.gate.clear()
+        await send_frame(session)
+        told: list[object] = []
+        session.copy_engine(told.append)
+        maker.gate.set()
+        await session.closed()
+        session.copy_engine(told.append)
+        assert [type(one) for one in told] == [SessionError, SessionError]
+        await hub.close()
+
+    run_clean(main())
 
 
 def test_a_closed_session_leaves_nothing_behind() -> None:

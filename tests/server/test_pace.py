@@ -2,7 +2,8 @@
 
 import pytest
 
-from inf_stream.base.errors import SessionError
+from inf_stream.base.errors import SessionError, StateError
+from inf_stream.base.state import State
 from inf_stream.server.sessions.pace import RateLimit, StreamClock
 
 S = 1_000_000_000
@@ -23,6 +24,26 @@ def test_to_look_at_the_clock_does_not_move_the_stream() -> None:
     assert clock.stamp(6 * S, 0.0) == 0
     assert clock.now(8 * S) == 2 * S
     assert clock.stamp(9 * S, 1_000.0) == S
+
+
+def test_a_restored_clock_goes_on_by_the_wall_or_where_its_client_left_off() -> None:
+    clock = StreamClock(100 * S)
+    clock.stamp(103 * S, None)
+    saved = clock.state(104 * S)
+    assert clock.state(104 * S) == saved, "to look changes nothing"
+    by_wall = StreamClock(0)
+    by_wall.restore(saved, 7 * S, 30 * S)
+    assert by_wall.now(8 * S) == (4 + 30 + 1) * S
+    clock.stamp(105 * S, 60_000.0)
+    saved = clock.state(109 * S)
+    by_client = StreamClock(0)
+    by_client.restore(saved, 7 * S, 30 * S)
+    assert by_client.now(8 * S) == 61 * S
+    assert by_client.stamp(9 * S, 61_500.0) == 61_500_000_000
+    assert by_client.stamp(10 * S, 0.0) == 61_500_000_000, "it never runs backwards"
+    for broken in ({"is_told": 1}, {"latest_ns": -1}, {"latest_ns": None}):
+        with pytest.raises(StateError):
+            StreamClock(0).restore(State(facts=saved.facts | broken), 0, 0)
 
 
 @pytest.mark.parametrize("timestamp_ms", [-1.0, float("nan"), float("inf"), 1e300])

@@ -38,7 +38,9 @@ def test_from_page_load_to_an_answer_with_the_camera() -> None:
             assert await page.locator("#log .question").inner_text() == "What do you see?"
             assert re.fullmatch(r"[\d.]+ s ?", await page.locator("#figure-first").inner_text())
             assert re.fullmatch(r"\d+ of \d+", await page.locator("#figure-cache").inner_text())
-            assert re.fullmatch(r"something of (\d+ % of the seconds|every second) is kept", await page.inner_text("#memory-text"))
+            assert re.fullmatch(
+                r"something of (\d+ % of the seconds|every second) is kept", await page.inner_text("#memory-text")
+            )
             assert await page.evaluate(LIT) > 0.2, "the strip shows what is kept"
             await answer.locator(".rests button").first.click()
             await page.locator("#past").wait_for(state="visible")

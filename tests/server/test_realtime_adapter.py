@@ -11,13 +11,16 @@ from support.fake_session import LIMITS, WATCH_LIMITS, FakeSession, answer, say,
 from support.realtime_clients import data_uri, image_item, text_item
 from support.serving import picture
 
+from inf_stream.base.errors import StateError
 from inf_stream.base.events import Evidence, FinishReason, FramesIngested, Warned
-from inf_stream.server.protocols.adapter import TakeFrames
+from inf_stream.base.state import State
+from inf_stream.server.protocols.adapter import DurableAdapter, TakeFrames
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.protocols.realtime import RealtimeAdapter
 from inf_stream.server.protocols.watches import Alert, Watch, Watchman
 from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.sessions.live_session import FrameSettled
+from inf_stream.session.answer import unanswered
 
 ORACLE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -479,3 +482,57 @@ def test_watches_are_set_by_the_session_and_speak_unasked(client: Client) -> Non
     assert (done["status"], done["output"][0]["content"][0]["text"]) == ("completed", "Yes, a dog.")
     assert done["metadata"]["trigger"] == "dog"
     assert client.updates(inf_stream={"watches": []})["inf_stream"]["watches"] == []
+
+
+# ---- kept on disk --------------------------------------------------------------------------------------
+
+
+def test_a_restored_client_has_its_settings_items_and_open_responses(client: Client) -> None:
+    client.updates(instructions="be kind", max_output_tokens=7, tools=[{"type": "function", "name": "f"}])
+    client.says("conversation.item.create", item=text_item("one") | {"id": "first"})
+    client.asks()
+    client.hears("an ", "answer")
+    client.session.has_begun = True
+    client.updates(instructions="be rude")
+    client.says("conversation.item.create", item=text_item("two") | {"id": "second"})
+    response_id = client.asks(metadata={"mine": "yes"}, max_output_tokens=5)
+    (question, _) = client.session.asked[-1]
+    client.says("conversation.item.create", item=text_item("three") | {"id": "third"})
+    kept = json.dumps(client.adapter.state().facts)
+    assert "handle" not in kept
+    assert isinstance(client.adapter, DurableAdapter)
+    again = Client()
+    again.session.has_begun = True
+    again.adapter.restore(State(facts=json.loads(kept)))
+    assert told(again.adapter.opened()) == told(client.adapter.opened())
+    assert again.fails("response.create")[0] == "conversation_already_has_active_response"
+    assert again.fails("conversation.item.create", item=text_item("x") | {"id": "first"})[0] == "item_id_in_use"
+    for adapter in (client.adapter, again.adapter):
+        adapter.emitted(Warned("answer is lost", 0))
+    messages, twin = (told(one.adapter.emitted(unanswered(question, FinishReason.FAILED))) for one in (client, again))
+    assert again.checked(messages) == twin
+    assert (messages[-1]["response"]["id"], messages[-1]["response"]["status"]) == (response_id, "failed")
+    assert messages[-1]["response"]["status_details"]["error"]["message"] == "answer is lost"
+    again.asks()
+    question, _ = again.session.asked[-1]
+    assert question.text == "be rude\n\nthree"
+    client.says("conversation.item.delete", item_id="third")
+    client.adapter.state()
+    assert json.loads(kept)["unasked"][0]["id"] == "third", "what was kept shares nothing with what goes on"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"config": None},
+        {"items": [{"id": "x"}]},
+        {"unasked": None},
+        {"responses": []},
+        {"conversation_id": 1},
+        {"late_instructions": None},
+    ],
+)
+def test_a_state_that_no_client_had_is_refused(client: Client, broken: dict[str, Any]) -> None:
+    kept = client.adapter.state().facts
+    with pytest.raises(StateError):
+        Client().adapter.restore(State(facts=kept | broken))

@@ -18,6 +18,7 @@ from google.genai.errors import APIError
 from google.genai.types import HttpOptions
 from openai import AsyncOpenAI
 from support.command_line import run, save_tiny
+from support.durable import opened
 from support.gemini_clients import facts_of, frame, turn
 from support.realtime_clients import image_item, text_item, until
 from support.serving import run_clean
@@ -45,6 +46,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "smollm2-135m"], "reads text only"),
         (["--policy", "full", "--archive", "64"], "'full' forgets nothing that could be archived; leave out one"),
         (["--set", "archive.disk_mib=64"], "archive.host_mib is 0"),
+        (["--state", "/proc/no"], "state folder '/proc/no' cannot be used"),
+        (
+            ["--state", "never-made", "--set", "archive.host_mib=4", "--set", "archive.disk_mib=9"],
+            "archive.disk_mib is 9: too much to be copied",
+        ),
+        (["--set", "server.state_every_s=0"], "the least allowed is 0.05"),
         (["--set", "server.watch=1"], "unknown key 'watch' in server; did you mean 'watches'?"),
     ],
 )
@@ -52,6 +59,22 @@ def test_what_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str
     ran = run(capsys, "serve", *words)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert said in ran.err
+    assert not Path("never-made").exists()
+
+
+def test_a_state_folder_is_refused_while_another_server_has_it_and_when_no_session_fits(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(opened(tmp_path)):
+        ran = run(capsys, "serve", "--model", model, "--state", tmp_path)
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert f"state folder '{tmp_path}' is in use by another server; give each its own" in ran.err
+    monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
+    small = ("--set", "server.state_mib=1")
+    ran = run(capsys, "serve", "--model", model, "--state", tmp_path, "--budget", 1 << 17, *small)
+    assert ran.status == 2
+    assert "server.state_mib is 1; a session takes up to" in ran.err
+    opened(tmp_path).close()
 
 
 def test_a_port_in_use_and_a_model_too_large_are_refused(

@@ -1,6 +1,7 @@
 """Standing questions: when they are asked, and what of it is reported."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from support.realtime_clients import connected, image_item, serving, until
 from support.serving import ListMaker, run_clean
 from support.session_engine import ListEngine
 
+from inf_stream.base.errors import StateError
 from inf_stream.base.events import AnswerFinished, FinishReason, Question
+from inf_stream.base.state import State
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.protocols.watches import Alert, Watch, WatchLimits, Watchman, parse_watch
@@ -117,6 +120,41 @@ def test_a_watch_is_read_back_as_it_is_written() -> None:
     for bad in ({"question": "?" * 21}, {"expect": "x" * 65}, {"cooldown_s": -1}, {"max_output_tokens": 33}):
         with pytest.raises(MessageError):
             parse_watch({"id": "a", "question": "?"} | bad, "watch", LIMITS)
+
+
+def test_restored_watches_stand_as_they_stood() -> None:
+    watching = Watching(DOG, Watch("cat", "a cat?", every_s=2.0, cooldown_s=0.0))
+    assert len(watching.sees(1, "yes")) == 2
+    (dog, cat) = watching.ask(3)
+    assert watching.answer(*cat, "no") is None
+    again = Watching()
+    again.watchman.restore(State(facts=json.loads(json.dumps(watching.watchman.state().facts))))
+    assert again.watchman.watches == watching.watchman.watches
+    assert not again.watchman.knows(dog[0]), "nobody answers that any more"
+    assert again.ask(4) == [], "both were asked at 3"
+    alerts = again.sees(5, "yes")
+    assert [alert.watch.id for alert in alerts] == ["cat"], "the dog was reported, and has not ceased"
+    assert again.sees(7, "no") == []
+    assert again.sees(9, "yes") != [], "the cat again"
+    assert [alert.watch.id for alert in again.sees(11, "yes")] == ["dog"], "after its cool-down"
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        ({"watch": {"id": "a"}}, MessageError),
+        ({"watch": None}, StateError),
+        ({"armed": None}, StateError),
+        ({"asked_ns": -1}, StateError),
+        ({"alerted_ns": "1"}, StateError),
+    ],
+)
+def test_watches_that_never_stood_so_are_refused(broken: dict[str, Any], error: type[Exception]) -> None:
+    (standing,) = Watching(DOG).watchman.state().facts["standing"]
+    with pytest.raises(error):
+        Watchman(LIMITS).restore(State(facts={"standing": [standing | broken]}))
+    with pytest.raises(MessageError, match="3 watches; at most 2"):
+        Watchman(LIMITS).restore(State(facts={"standing": [standing] * 3}))
 
 
 class SaysYesFrom(ListEngine):

@@ -20,6 +20,7 @@ from inf_stream.base.events import (
     StreamEnded,
     TextArrived,
 )
+from inf_stream.base.state import StateCopy
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.machine import Intake, SessionMachine
 from inf_stream.session.queue import QueueRule
@@ -28,6 +29,7 @@ from inf_stream.session.steps import (
     BeginAnswer,
     Close,
     Emit,
+    HandState,
     IngestFrames,
     IngestText,
     PauseSource,
@@ -58,6 +60,7 @@ class RandomSession(RuleBasedStateMachine):
         self.arrived: list[Any] = []
         self.text_in, self.text_out, self.text_lost = "", "", 0
         self.asked: list[str] = []
+        self.is_copying = False
         self.numbers = 0
 
     def take(self, actions: list[Action]) -> None:
@@ -70,6 +73,11 @@ class RandomSession(RuleBasedStateMachine):
                     assert self.flying is None, "one step in flight"
                     self.flying = step
                     self.started(step)
+                case HandState(copy):
+                    assert self.is_copying, "asked for"
+                    self.is_copying = False
+                    if isinstance(copy, StateCopy):
+                        assert copy.state.facts["memory"] == self.engine.memory, "of this very moment"
                 case PauseSource() | ResumeSource():
                     assert isinstance(action, PauseSource) != self.paused, "pauses and resumes alternate"
                     self.paused = not self.paused
@@ -129,6 +137,12 @@ class RandomSession(RuleBasedStateMachine):
     def cancel(self, number: int) -> None:
         self.send(AnswerCancelled(str(number)))
 
+    @precondition(lambda self: not self.is_copying)
+    @rule()
+    def copy(self) -> None:
+        self.is_copying = True
+        self.take(self.machine.copy_state())
+
     @precondition(lambda self: self.flying is not None)
     @rule(outcome=st.sampled_from(["done", "done", "done", "failed"]), wait=st.integers(0, 5))
     def step(self, outcome: str, wait: int) -> None:
@@ -160,6 +174,7 @@ class RandomSession(RuleBasedStateMachine):
         assert self.text_in.startswith(self.text_out), "text goes in order"
         if self.machine.intake is Intake.CLOSED:
             assert self.flying is None
+            assert not self.is_copying, "whoever asked for a copy has heard of it"
             assert sorted(answered) == sorted(self.asked)
 
     def teardown(self) -> None:

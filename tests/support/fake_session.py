@@ -42,6 +42,8 @@ class FakeSession:
         self.cancelled: list[str] = []
         self.is_closed = False
         self.memory: Memory | None = None
+        self.frames_received = 0
+        self.lost_s = 0.0
         self._made = 0
 
     def configure(self, options: SessionOptions) -> None:

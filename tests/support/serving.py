@@ -5,7 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from support.session_engine import ListEngine
 
 from inf_stream.base.config import ServerSettings, Settings, SourceSettings
 from inf_stream.base.errors import BudgetError
-from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.engine.saved import SavedEngine
 from inf_stream.models.weights.placement import CudaFacts
 from inf_stream.server.sessions.engines import SessionOptions
 
@@ -45,6 +45,7 @@ class ListMaker:
     made: list[ListEngine] = field(default_factory=list)
     options: list[SessionOptions] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    engine: ClassVar[type[GatedEngine]] = GatedEngine
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -59,8 +60,8 @@ class ListMaker:
         if options.budget_tokens is not None and not 16 <= options.budget_tokens <= self.budget_tokens:
             raise BudgetError(f"budget of {options.budget_tokens} tokens; 16 to {self.budget_tokens} are allowed")
 
-    def make(self, options: SessionOptions) -> SteppedEngine:
-        engine = GatedEngine()
+    def make(self, options: SessionOptions) -> SavedEngine:
+        engine = self.engine()
         engine.gate = self.gate
         self.prepare(engine)
         self.made.append(engine)

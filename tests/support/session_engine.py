@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from inf_stream.base.events import Evidence, FinishReason, Frame, FrameArrived, Question, QuestionAsked
+from inf_stream.base.state import State
 from inf_stream.engine.protocol import AnswerStep
 
 S = 1_000_000_000
@@ -79,6 +81,24 @@ class ListEngine:
             said, self.said = self.said, None
             self.memory.append("said " + "".join(said))
         return len(said)
+
+    @property
+    def is_answering(self) -> bool:
+        return self.said is not None
+
+    def state(self) -> State:
+        """Everything it remembers, as facts and once more as a tensor."""
+        assert self.said is None, "between two answers"
+        self._called("state")
+        letters = torch.tensor(list("".join(self.memory).encode()), dtype=torch.uint8)
+        return State({"letters": letters}, {"memory": list(self.memory)})
+
+    def restore(self, state: State) -> None:
+        assert not self.calls, "into a fresh one"
+        memory = state.fact("memory", list)
+        letters = list("".join(memory).encode())
+        assert state.tensor("letters", (len(letters),), torch.uint8).tolist() == letters
+        self.memory = memory
 
     def evidence(self) -> tuple[Evidence, ...]:
         return (Evidence(7, 0.5),)

@@ -9,8 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.config import Settings
-from inf_stream.base.errors import InfStreamError
-from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FramesIngested
+from inf_stream.base.events import (
+    AnswerDelta,
+    AnswerFinished,
+    AnswerStarted,
+    FinishReason,
+    FramesIngested,
+    Question,
+    SessionClosed,
+    Warned,
+)
+from inf_stream.base.state import State
+from inf_stream.server.connections.frame_intake import FrameIntake
+from inf_stream.server.connections.kept import Kept, Past
 from inf_stream.server.connections.outbox import Outbox
 from inf_stream.server.log import fields
 from inf_stream.server.protocols.adapter import (
@@ -19,18 +30,20 @@ from inf_stream.server.protocols.adapter import (
     NORMAL,
     POLICY,
     Adapter,
+    DurableAdapter,
     HangUp,
     Message,
     Reply,
     TakeFrames,
 )
-from inf_stream.server.protocols.messages import MessageError
-from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels
+from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.protocols.watches import WatchLimits, Watchman
 from inf_stream.server.sessions.hub import Hub
-from inf_stream.server.sessions.live_session import DROPPED, ERROR, TOO_FAST, LiveSession, SessionEvent
+from inf_stream.server.sessions.live_session import LiveSession, SessionEvent
+from inf_stream.session.answer import unanswered
 
 _LOG = logging.getLogger(__name__)
+_NS_PER_US = 1000
 _NOTICE_S = 60.0
 """A silent client is told so long before, at most, that its session is about to end."""
 
@@ -41,6 +54,19 @@ class Connection(Protocol):
 
     def cut(self, code: int, reason: str) -> None:
         """Hang up at once, whatever still waits to be sent."""
+        ...
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Who saves channels, so that their clients can come back to another server."""
+
+    def hurry(self, channel: "Channel") -> None:
+        """Save a channel soon."""
+        ...
+
+    async def ended(self, channel: "Channel") -> None:
+        """The channel's session has ended: save it once more, unless it has ended for good; raises nothing."""
         ...
 
 
@@ -57,6 +83,10 @@ class Channel:
         make_adapter: the protocol.
         tasks: where messages that are being taken in are noted; they outlive their connection.
         on_closed: called once, when the session has closed.
+        protocol: its name; a session is resumed by its own protocol only.
+        keeper: saves the channel, if its protocol is a `DurableAdapter`.
+        handle: of a channel that is restored.
+        past: that will be restored.
 
     Raises:
         AdmissionError: no further session now.
@@ -69,28 +99,51 @@ class Channel:
         make_adapter: MakeAdapter,
         tasks: "set[asyncio.Task[None]]",
         on_closed: Callable[["Channel"], None] = lambda _channel: None,
+        *,
+        protocol: str = "",
+        keeper: Keeper | None = None,
+        handle: str | None = None,
+        past: Past | None = None,
     ):
         settings: Settings = hub.settings
         limits = settings.server
-        self.handle = secrets.token_urlsafe(24)
+        self.protocol = protocol
+        self.handle = handle or secrets.token_urlsafe(24)
         self.outbox = Outbox(limits.queue_messages)
         self.wake = asyncio.Event()
         self.hang_up: HangUp | None = None
         self.is_closed = False
+        self.gone = asyncio.Event()
+        self.is_changed, self.is_saved_whole = True, False
         self.heard_s = time.monotonic()
-        self._limits, self._decoder, self._on_closed = limits, decoder, on_closed
+        self._limits, self._on_closed = limits, on_closed
         self._tasks, self._turn = tasks, asyncio.Lock()
-        self._sees = hub.maker.sees
+        self._taking, self._is_sealed = 0, False
         watches = WatchLimits(limits.watches, limits.watch_interval_s, limits.text_characters)
         self.watchman = Watchman(watches)
-        self.session = hub.open(self._heard, self._closed)
+        self.session = hub.open(
+            self._heard,
+            self._closed,
+            options=None if past is None else past.options,
+            session_id=None if past is None else past.session_id,
+            at_end=self._at_end,
+        )
         self.adapter = make_adapter(self.session, self.watchman, self.handle)
+        self._frames = FrameIntake(
+            self.session, decoder, most_pixels=limits.frame_pixels, sees=hub.maker.sees, say=self._say_all
+        )
+        self._kept: Kept | None = None
+        if keeper is not None and isinstance(self.adapter, DurableAdapter):
+            self._kept = Kept(self.session, self.watchman, self.adapter, self.outbox, protocol, self.handle)
+        self._keeper = keeper
         self._connection: Connection | None = None
         self._away_since_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._warned_of_s: float | None = None
-        self._say_all(self.adapter.opened())
-        self._check_life()
+        self._past = past
+        if past is None:
+            self._say_all(self.adapter.opened())
+            self._check_life()
 
     # ---- connections -------------------------------------------------------------------------------
 
@@ -113,9 +166,11 @@ class Channel:
         if self._connection is not connection:
             return
         self._connection = None
-        if self.adapter.may_return(lost=lost) and self._limits.grace_s > 0 and self.hang_up is None:
+        if self.adapter.may_return(lost=lost) and self.hang_up is None:
             self._away_since_s = time.monotonic()
+        if self._away_since_s is not None and self._limits.grace_s > 0:
             self._check_life()
+            self._changed()
         else:
             self.stop(NORMAL, "the client has left")
 
@@ -127,9 +182,9 @@ class Channel:
         Raises:
             SessionError: what it missed is not held any more.
         """
-        self.outbox.rewind(self.outbox.last_sent if seen is None else seen)
-        replies = self.adapter.resumed()
-        return [self._coded(reply, self.outbox.last_sent) for reply in replies if isinstance(reply, dict)]
+        seen = self.outbox.last_sent if seen is None else seen
+        self.outbox.rewind(seen)
+        return [self._coded(reply, seen) for reply in self.adapter.resumed() if isinstance(reply, dict)]
 
     def ends_in_s(self, now_s: float) -> float:
         """How much longer the session lasts if its client stays away or, connected, says nothing."""
@@ -146,6 +201,7 @@ class Channel:
         server breaks its session, and nothing else.
         """
         self.heard_s = time.monotonic()
+        self._taking += 1
         task = asyncio.create_task(self._take_in(data))
         self._tasks.add(task)
         task.add_done_callback(self._taken_in)
@@ -153,14 +209,18 @@ class Channel:
 
     async def _take_in(self, data: str | bytes) -> None:
         async with self._turn:
+            if self._is_sealed:
+                return
             for reply in self.adapter.received(data):
                 if isinstance(reply, TakeFrames):
-                    await self._take_frames(reply)
+                    await self._frames.take(reply, self.adapter)
                 else:
                     self._say_all([reply])
 
     def _taken_in(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        self._taking -= 1
+        self._changed()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _LOG.error("session broken", extra=fields(session=self.session.id), exc_info=error)
@@ -183,41 +243,6 @@ class Channel:
     def _coded(self, message: Message, number: int) -> str:
         return json.dumps(self.adapter.numbered(message, number), separators=(",", ":"))
 
-    # ---- frames ------------------------------------------------------------------------------------
-
-    async def _take_frames(self, frames: TakeFrames) -> None:
-        session = self.session
-        numbers = [session.number_frame() for _ in frames.images]
-        try:
-            if not self._sees:
-                raise MessageError("the model reads text only; it takes no frames", code="unsupported_content")
-            wanted = [not session.comes_too_fast() for _ in numbers]
-            self._check_pixels([data for data, take in zip(frames.images, wanted, strict=True) if take])
-            times_ns = [session.stamp(stamp) for stamp in frames.timestamps_ms]
-            run = asyncio.get_running_loop().run_in_executor
-            pictures = [
-                await run(self._decoder.pool, self._decoder.decode, data) if take else None
-                for data, take in zip(frames.images, wanted, strict=True)
-            ]
-        except InfStreamError as refused:
-            error = refused if isinstance(refused, MessageError) else MessageError(str(refused), param="timestamp_ms")
-            for number in numbers:
-                session.settle(number, session.now_ns(), ERROR, error.code)
-            self._say_all(self.adapter.frames_refused(frames.tag, error))
-            return
-        for number, picture, at_ns in zip(numbers, pictures, times_ns, strict=True):
-            if picture is None:
-                session.settle(number, at_ns, DROPPED, TOO_FAST)
-            else:
-                await session.frame(number, picture, at_ns)
-        self._say_all(self.adapter.frames_taken(frames.tag, numbers))
-
-    def _check_pixels(self, images: Sequence[bytes]) -> None:
-        most = self._limits.frame_pixels
-        if sum(count_pixels(data, most) for data in images) > most:
-            raise PictureError(f"the images of one message have more than {most} pixels; send them one by one",
-                               code="image_too_large")  # fmt: skip
-
     # ---- what comes out of the session -------------------------------------------------------------
 
     def _heard(self, event: SessionEvent) -> None:
@@ -234,12 +259,82 @@ class Channel:
                 self._say_all(self.adapter.emitted(event))
         if isinstance(event, FramesIngested) and self.session.takes_frames:
             self._ask_watches(event.at_ns)
+        if not isinstance(event, SessionClosed):
+            self._changed()
 
     def _ask_watches(self, at_ns: int) -> None:
         for watch in self.watchman.due(at_ns):
             question = self.session.new_question(watch.question, max_tokens=watch.max_tokens, aside=True)
             self.watchman.asked(watch, question.id, at_ns)
             self.session.ask(question, in_order=False, patient=True)
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it can outlive the server."""
+        return self._kept is not None
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether its client can, and did not want the end: it neither took its leave nor was silent for too long."""
+        unwanted = self.hang_up is None or self.hang_up.code != NORMAL or self._away_since_s is not None
+        return unwanted and self.adapter.may_return(lost=True)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether what it would keep at its end can be gone on with."""
+        in_order = self.hang_up is not None and self.hang_up.code in (NORMAL, GOING_AWAY)
+        return in_order and self.session.was_ended and self.session.failure is None
+
+    def kept(self, engine: State) -> State:
+        """All that is to be kept at this moment, beside the engine's state at this moment."""
+        assert self._kept is not None, "others are not kept"
+        state = self._kept.state(engine, all_sent=self.is_connected)
+        is_quiet = not self.is_connected and not self._taking and self.session.is_idle
+        self.is_changed, self.is_saved_whole = False, is_quiet or self._is_sealed
+        return state
+
+    async def last_kept(self) -> State:
+        """The same at the end of the session; what comes from the client after this is not heard any more."""
+        async with self._turn:
+            self._is_sealed = True
+            return self.kept(self.session.last_state())
+
+    async def restore(self) -> None:
+        """Go on where the channel of the past was.
+
+        Raises:
+            InfStreamError: it does not fit this server; the channel is of no use then.
+        """
+        past = self._past
+        assert past is not None, "made with a past"
+        assert self._kept is not None, "others were not kept"
+        await self._kept.restore(past)
+        if not past.is_whole:
+            self._make_up(past)
+        self._past = None
+        self.is_saved_whole = past.is_whole
+        self._check_life()
+
+    def _make_up(self, past: Past) -> None:
+        """Nobody knows what came after it was saved: leave no number used twice, and nothing open for ever."""
+        self.outbox.leap(time.time_ns() // _NS_PER_US)
+        self.session.give_up_waiting()
+        for question_id in past.questions:
+            question = Question(question_id, "", self.session.now_ns())
+            lost = f"answer to question '{question_id}' is lost: the server was started again; ask again"
+            self._heard(Warned(lost, question.at_ns))
+            self._heard(unanswered(question, FinishReason.FAILED))
+
+    def _changed(self) -> None:
+        self.is_changed = True
+        if self.is_kept and self._keeper is not None and not self.is_connected and self.session.is_idle:
+            self._keeper.hurry(self)
+
+    async def _at_end(self) -> None:
+        if self.is_kept and self._keeper is not None and self._past is None:
+            await self._keeper.ended(self)
 
     # ---- life --------------------------------------------------------------------------------------
 
@@ -276,6 +371,7 @@ class Channel:
             self._timer.cancel()
             self._timer = None
         self._on_closed(self)
+        self.gone.set()
         self.wake.set()
 
     def _check_life(self) -> None:

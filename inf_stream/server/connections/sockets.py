@@ -170,7 +170,10 @@ class SocketDoor:
         end, is_over, session_id = LOST, False, None
         try:
             first, back = (None, _return_of(request)) if read_first is None else await self._first(socket, read_first)
-            channel = self._channels.open(make_adapter) if back is None else self._channels.find(back[0])
+            if back is None:
+                channel = self._channels.open(make_adapter, subprotocol)
+            else:
+                channel = await self._channels.resume(back[0], make_adapter, subprotocol)
             session_id = channel.session.id
             end, is_over = await self._talk(request, socket, channel, back, first), True
         except AdmissionError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from inf_stream.base.events import Question
+from inf_stream.base.state import State
 from inf_stream.server.protocols.messages import MessageError
 from inf_stream.server.protocols.watches import Alert
 from inf_stream.server.sessions.engines import Memory, SessionOptions
@@ -78,6 +79,16 @@ class Session(Protocol):
         ...
 
     @property
+    def frames_received(self) -> int:
+        """Frames that were numbered, and so the number of the next one."""
+        ...
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of the stream that came and were lost when the server ended without a word, all in all."""
+        ...
+
+    @property
     def memory(self) -> Memory | None:
         """Which seconds of the stream are kept; None before the first frame."""
         ...
@@ -125,4 +136,26 @@ class Adapter(Protocol):
 
     def numbered(self, message: Message, number: int) -> Message:
         """The message with its number in the order of all messages of the session."""
+        ...
+
+
+@runtime_checkable
+class DurableAdapter(Protocol):
+    """What an `Adapter` must be able to do besides for its sessions to outlive the server; of others, none is kept.
+
+    The session, its watches and the messages that were sent are kept by others. The client's handle must not be in it.
+    """
+
+    def state(self) -> State:
+        """What the protocol must know to go on, the questions that wait among it; shares nothing that changes later."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on where another adapter of this protocol was; for one that nothing was asked of yet.
+
+        Each question that waited then comes to its end next, as an `AnswerFinished` that failed.
+
+        Raises:
+            StateError: it is not what `state` gives. (A KeyError, TypeError or ValueError is taken as the same.)
+        """
         ...

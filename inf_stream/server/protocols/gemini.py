@@ -14,6 +14,7 @@ from typing import Any
 
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FinishReason, Question, Warned
+from inf_stream.base.state import State
 from inf_stream.server.protocols.adapter import (
     INTERNAL,
     INVALID,
@@ -27,7 +28,7 @@ from inf_stream.server.protocols.adapter import (
 from inf_stream.server.protocols.answers import BROKEN, REFUSED
 from inf_stream.server.protocols.gemini_content import Said, get, get_object
 from inf_stream.server.protocols.gemini_setup import HANDLE_CHARACTERS, GeminiConfig, watches_of
-from inf_stream.server.protocols.gemini_turn import completed, interrupted, piece
+from inf_stream.server.protocols.gemini_turn import completed, interrupted, loss, piece
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import MessageError, as_flag, as_object, as_text, parse_object
 from inf_stream.server.protocols.watches import Alert, Watch, Watchman
@@ -101,7 +102,8 @@ class GeminiAdapter:
     def resumed(self) -> Sequence[Reply]:
         """What answers the setup, which must come before anything else."""
         self._may_set_up, self._is_active = True, False
-        return self._setup_complete()
+        lost_s = self._session.lost_s
+        return [*self._setup_complete(), *([loss(lost_s)] if lost_s else [])]
 
     def received(self, data: str | bytes) -> Sequence[Reply]:
         """One message of the client."""
@@ -159,6 +161,35 @@ class GeminiAdapter:
         if update is None:
             return message
         return {"sessionResumptionUpdate": {**update, "newHandle": f"{self._handle}.{number}"}}
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The setup, what was not asked yet, the turns that are to come, and which messages count."""
+        return State(
+            facts={
+                "config": dataclasses.asdict(self._config),
+                "is_set_up": self._is_set_up,
+                "unasked": list(self._unasked),
+                "turns": {question_id: list(turn.texts) for question_id, turn in self._turns.items()},
+                "consumed": self._consumed,
+                "late_instructions": self._late_instructions,
+            }
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on where another was.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        config = GeminiConfig(**state.fact("config", dict))
+        self._config = dataclasses.replace(config, ignored=tuple(config.ignored))
+        self._is_set_up = state.fact("is_set_up", bool)
+        self._unasked = list(state.fact("unasked", list))
+        self._turns = {question_id: _Turn(texts) for question_id, texts in state.fact("turns", dict).items()}
+        self._consumed = self._acknowledged = state.count("consumed")
+        self._late_instructions = state.fact("late_instructions", str)
 
     # ---- setup -------------------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ def completed(answer: AnswerFinished, ignored: Sequence[str], trigger: str | Non
     return [_content({"modelTurn": last, "generationComplete": True}), _turn_complete(answer)]
 
 
+def loss(lost_s: float) -> Message:
+    """A part without text, whose metadata say how many seconds of the stream were lost."""
+    return _content({"modelTurn": _model_turn({"text": "", "partMetadata": {EXTRAS: {"lost_s": round(lost_s, 3)}}})})
+
+
 def interrupted(answer: AnswerFinished | None) -> list[Message]:
     """An answer was cut short, or not even begun (None)."""
     return [_content({"interrupted": True}), _turn_complete(answer)]

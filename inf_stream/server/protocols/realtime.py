@@ -4,11 +4,13 @@ Client messages come in by `received`, and go through the table `_ON_EVENT` at t
 session emits comes in by `emitted`. Both give what the client is told. See the README for what is mapped how.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, FinishReason, Question, Warned
+from inf_stream.base.state import State
 from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
 from inf_stream.server.protocols.answers import BROKEN, REFUSED
 from inf_stream.server.protocols.limits import ClientLimits
@@ -124,12 +126,47 @@ class RealtimeAdapter:
         """With an `event_id` that tells the order."""
         return {"event_id": f"event_{number}", **message}
 
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The session's settings, the items that are still known, and the responses that are to come."""
+        return State(
+            facts={
+                "config": dataclasses.asdict(self._config),
+                "conversation_id": self._conversation_id,
+                "items": [item.kept() for item in self._items],
+                "unasked": [item.kept() for item in self._unasked],
+                "responses": {question_id: response.kept() for question_id, response in self._responses.items()},
+                "writing": self._writing,
+                "last_response_id": self._last_response_id,
+                "late_instructions": self._late_instructions,
+            }
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on where another was.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        self._config = RealtimeConfig(**state.fact("config", dict))
+        self._conversation_id = state.fact("conversation_id", str)
+        for kept in state.fact("items", list):
+            self._items.add(Item.restored(kept))
+        self._unasked = [Item.restored(kept) for kept in state.fact("unasked", list)]
+        responses = state.fact("responses", dict)
+        self._responses = {question_id: Response.restored(kept) for question_id, kept in responses.items()}
+        self._writing = state.facts["writing"]
+        self._last_response_id = state.fact("last_response_id", str)
+        self._late_instructions = state.fact("late_instructions", str)
+
     # ---- session -----------------------------------------------------------------------------------
 
     def _session_object(self) -> dict[str, Any]:
         extras = {
             "handle": self._handle,
             "watches": [watch.as_object() for watch in self._watchman.watches],
+            "lost_s": round(self._session.lost_s, 3),
             "stats": self._session.stats(),
         }
         return self._config.as_object(self._session.id, self._limits, extras)

@@ -160,7 +160,7 @@ def parse_metadata(value: Any) -> dict[str, str] | None:
 
 def _check_extras(value: Any) -> None:
     for key in as_object(value, "session.inf_stream"):
-        if key not in ("watches", "handle", "stats", "ignored", "limits"):
+        if key not in ("watches", "handle", "stats", "ignored", "limits", "lost_s"):
             raise MessageError(f"'session.inf_stream.{key}' is unknown; known: watches", param="session.inf_stream")
 
 

@@ -2,10 +2,11 @@
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inf_stream.base.state import State
 from inf_stream.server.protocols.answers import said_earlier
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
@@ -48,6 +49,21 @@ class Item:
     timestamps_ms: list[float | None] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     status: str = "completed"
+
+    def kept(self) -> dict[str, Any]:
+        """As `restored` takes it; without the images themselves, which are in the memory or gone."""
+        return {"id": self.id, "role": self.role, "texts": self.texts, "parts": self.parts, "status": self.status}
+
+    @classmethod
+    def restored(cls, kept: dict[str, Any]) -> "Item":
+        """What `kept` was given of.
+
+        Raises:
+            StateError: it is nothing such.
+        """
+        state = State(facts=kept)
+        texts, parts = state.fact("texts", list), state.fact("parts", list)
+        return cls(state.fact("id", str), state.fact("role", str), texts, parts=parts, status=state.fact("status", str))
 
     @property
     def text(self) -> str:
@@ -114,6 +130,9 @@ class ItemStore:
     def latest_id(self) -> str | None:
         """Of the item added last."""
         return next(reversed(self._items), None)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items.values())
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items

@@ -48,6 +48,25 @@ class Response:
         self._max_output_tokens = max_output_tokens
         self._has_started = False
 
+    def kept(self) -> dict[str, Any]:
+        """As `restored` takes it, of an answer that has not started."""
+        return {
+            "id": self.id,
+            "item_id": self.item_id,
+            "metadata": dict(self._metadata),
+            "conversation_id": self.conversation_id,
+            "max_output_tokens": self._max_output_tokens,
+            "previous_item_id": self.previous_item_id,
+        }
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any]) -> "Response":
+        """What `kept` was given of."""
+        names = ("metadata", "conversation_id", "max_output_tokens", "previous_item_id")
+        response = cls(*(kept[name] for name in names))
+        response.id, response.item_id = kept["id"], kept["item_id"]
+        return response
+
     def created(self) -> Message:
         """The answer is asked for."""
         return {"type": "response.created", "response": self._as_object("in_progress", [])}

@@ -9,6 +9,7 @@ from typing import Any
 from inf_stream.base.clock import seconds
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import AnswerDelta, AnswerFinished, AnswerStarted, Warned
+from inf_stream.base.state import State
 from inf_stream.server.protocols.adapter import Message, Reply, Session, TakeFrames
 from inf_stream.server.protocols.answers import evidence_objects
 from inf_stream.server.protocols.limits import ClientLimits
@@ -55,6 +56,8 @@ class StreamAdapter:
                 "handle": self._handle,
                 "model": limits.model,
                 "sees": limits.sees,
+                "next_frame": self._session.frames_received,
+                "lost_s": round(self._session.lost_s, 3),
                 "limits": {
                     "budget_tokens": limits.budget_tokens,
                     "answer_tokens": limits.answer_tokens,
@@ -134,6 +137,20 @@ class StreamAdapter:
     def numbered(self, message: Message, number: int) -> Message:
         """With `seq`, which tells the order."""
         return {"seq": number, **message}
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The client's ids of its open questions."""
+        return State(facts={"client_ids": dict(self._client_ids)})
+
+    def restore(self, state: State) -> None:
+        """Go on where another was.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        self._client_ids = dict(state.fact("client_ids", dict))
 
     # ---- control messages --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from inf_stream.base.clock import nanoseconds, seconds
 from inf_stream.base.events import AnswerFinished, Evidence, FinishReason
+from inf_stream.base.state import State
 from inf_stream.server.protocols.messages import (
     MessageError,
     as_count,
@@ -127,6 +128,15 @@ class _Standing:
         self.alerted_ns: int | None = None
         self.armed = True
 
+    def as_object(self) -> dict[str, Any]:
+        """For `Watchman.state`; of a question that is being answered only when it was asked."""
+        return {
+            "watch": self.watch.as_object(),
+            "asked_ns": self.asked_ns,
+            "alerted_ns": self.alerted_ns,
+            "armed": self.armed,
+        }
+
 
 class Watchman:
     """The watches of one session."""
@@ -206,6 +216,29 @@ class Watchman:
             return None
         standing.armed, standing.alerted_ns = False, at_ns
         return Alert(watch, text, at_ns, finished.tokens, finished.evidence, finished.stats)
+
+    def state(self) -> State:
+        """All watches, and how they stand."""
+        return State(facts={"standing": [standing.as_object() for standing in self._standing.values()]})
+
+    def restore(self, state: State) -> None:
+        """Set the watches of another watchman, as they stood.
+
+        Raises:
+            StateError: it is not what `state` gives.
+            MessageError: the limits allow no such watches any more.
+        """
+        saved = state.fact("standing", list)
+        self._require_room(len(saved))
+        for one in saved:
+            stood = State(facts=one)
+            standing = _Standing(parse_watch(stood.fact("watch", dict), "watch", self.limits))
+            standing.armed = stood.fact("armed", bool)
+            if one["asked_ns"] is not None:
+                standing.asked_ns = stood.count("asked_ns")
+            if one["alerted_ns"] is not None:
+                standing.alerted_ns = stood.count("alerted_ns")
+            self._standing[standing.watch.id] = standing
 
     def _require_room(self, wanted: int) -> None:
         if wanted > self.limits.most:

@@ -11,13 +11,14 @@ from inf_stream.base.clock import NS_PER_S
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import BudgetError
 from inf_stream.base.events import Frame, Question
+from inf_stream.base.state import State
 from inf_stream.cache.archive import Archive, ArchiveSizes
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
 from inf_stream.engine.build import build_engine, recall_tokens
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.forwarding import ForwardingEngine
-from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.engine.saved import SavedEngine
 from inf_stream.engine.stopwatch import Timer, stopwatch
 from inf_stream.models.stream_model import StreamModel
 from inf_stream.models.weights.checkpoint import local_path
@@ -94,7 +95,7 @@ class EngineMaker(Protocol):
         """
         ...
 
-    def make(self, options: SessionOptions) -> SteppedEngine:
+    def make(self, options: SessionOptions) -> SavedEngine:
         """A new engine; slow, for the engine's thread.
 
         Raises:
@@ -195,7 +196,7 @@ class SharedModel:
             )
         dataclasses.replace(self._sizes(), budget_tokens=budget).check(self._policy)
 
-    def make(self, options: SessionOptions) -> SteppedEngine:
+    def make(self, options: SessionOptions) -> SavedEngine:
         """An engine with a cache of its own.
 
         Raises:
@@ -311,3 +312,19 @@ class UsageEngine(ForwardingEngine):
     def stats(self) -> dict[str, float | int | str]:
         """As the engine's, and the latest answer's usage."""
         return super().stats() | self._usage
+
+    @property
+    def is_answering(self) -> bool:
+        """As the engine's."""
+        return self.answering.is_answering
+
+    def state(self) -> State:
+        """As the engine's."""
+        return self.answering.state()
+
+    def restore(self, state: State) -> None:
+        """As the engine's."""
+        self.answering.restore(state)
+        self.use = self._count_use()
+        if self.answering.stats()["frames"]:
+            self.memory = self._look()

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from inf_stream.base.allocator import return_free_memory
 from inf_stream.base.config import Settings
@@ -24,6 +24,10 @@ from inf_stream.session.queue import QueueRule
 _LOG = logging.getLogger(__name__)
 RETRY_S = 10.0
 """When it is worth asking again where nobody knows better."""
+
+
+async def _nothing() -> None:
+    """What is left to do at the end of most sessions."""
 
 
 class Hub:
@@ -75,6 +79,8 @@ class Hub:
         *,
         waits: bool = False,
         options: SessionOptions | None = None,
+        session_id: str | None = None,
+        at_end: Callable[[], Awaitable[None]] = _nothing,
     ) -> LiveSession:
         """A new session.
 
@@ -84,6 +90,8 @@ class Hub:
             waits: frames wait for room, rather than being dropped by the rule for live sources, and are read in whole
                 steps, so that the same frames give the same answers each time.
             options: can be changed until the stream begins.
+            session_id: of one that is gone on with.
+            at_end: awaited when the session has ended, before its engine is let go and its place is free.
 
         Raises:
             AdmissionError: there are too many, the memory does not suffice, or the server is about to stop.
@@ -97,7 +105,8 @@ class Hub:
         if waits:
             limits = SessionLimits(source.queue_frames, QueueRule.WAIT, source.queue_questions, full_steps=True)
         engine = LazyEngine(self.maker, options, self._timer)
-        session_id = f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
+        session_id = session_id or f"sess_{next(self._numbers)}{secrets.token_hex(6)}"
+        assert session_id not in self._sessions, "an id is of one session"
 
         def listen(event: SessionEvent) -> None:
             self._observer(event)
@@ -110,15 +119,23 @@ class Hub:
         )
         self._sessions[session_id] = session
         self.opened += 1
-        watcher = asyncio.create_task(self._forget_when_closed(session, on_closed))
+        watcher = asyncio.create_task(self._forget_when_closed(session, at_end, on_closed))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         return session
 
+    def require_going_on(self) -> None:
+        """Refuse whoever comes to a server that is about to stop.
+
+        Raises:
+            AdmissionError: it is.
+        """
+        if self.is_draining:
+            raise AdmissionError("the server is about to stop", "stopping", self.settings.server.drain_s)
+
     def _admit(self) -> None:
         try:
-            if self.is_draining:
-                raise AdmissionError("the server is about to stop", "stopping", self.settings.server.drain_s)
+            self.require_going_on()
             self.admission.enter(self.maker.free_bytes(), self.retry_after_s())
         except AdmissionError as error:
             self.refused[error.reason] += 1
@@ -142,13 +159,19 @@ class Hub:
             await asyncio.wait(self._watchers)
         await asyncio.get_running_loop().run_in_executor(None, self.worker.close)
 
-    async def _forget_when_closed(self, session: LiveSession, on_closed: Callable[[], None]) -> None:
+    async def _forget_when_closed(
+        self, session: LiveSession, at_end: Callable[[], Awaitable[None]], on_closed: Callable[[], None]
+    ) -> None:
         await session.closed()
         if session.failure is not None:
             _LOG.error("session broken", extra=fields(session=session.id), exc_info=session.failure)
-        self._sessions.pop(session.id, None)
-        self.admission.leave()
-        on_closed()
+        try:
+            await at_end()
+        finally:
+            session.let_go()
+            self._sessions.pop(session.id, None)
+            self.admission.leave()
+            on_closed()
         if not self._sessions:  # so that no other session waits meanwhile
             await asyncio.get_running_loop().run_in_executor(None, return_free_memory)
 

@@ -4,15 +4,17 @@ import time
 from collections.abc import Sequence
 
 from inf_stream.base.events import Evidence, Frame, Question
+from inf_stream.base.state import State
 from inf_stream.engine import together
 from inf_stream.engine.engine import Engine
-from inf_stream.engine.protocol import AnswerStep, SteppedEngine
+from inf_stream.engine.protocol import AnswerStep
+from inf_stream.engine.saved import SavedEngine
 from inf_stream.engine.stopwatch import Timer
 from inf_stream.server.sessions.engines import CacheUse, EngineMaker, Memory, SessionOptions, UsageEngine
 
 
 class LazyEngine:
-    """An engine that is made at its first step, on the thread of its steps (`SteppedEngine`).
+    """An engine that is made at its first step, on the thread of its steps (`SavedEngine`).
 
     Until then its options can be changed. A step whose engine cannot be made raises what `EngineMaker.make` raised.
     `timer` is told each step on its thread: how long the step held it, which on a GPU may be less than the work takes.
@@ -21,7 +23,7 @@ class LazyEngine:
     def __init__(self, maker: EngineMaker, options: SessionOptions, timer: Timer):
         self.options = options
         self._maker, self._timer = maker, timer
-        self._engine: SteppedEngine | None = None
+        self._engine: SavedEngine | None = None
         self._read_s = 0.0
 
     def configure(self, options: SessionOptions) -> None:
@@ -97,11 +99,36 @@ class LazyEngine:
         """As the engine's."""
         return () if self._engine is None else self._engine.evidence()
 
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    @property
+    def is_answering(self) -> bool:
+        """As the engine's."""
+        return self._engine is not None and self._engine.is_answering
+
+    def state(self) -> State:
+        """As the engine's; of one that is not made yet there is nothing."""
+        return State() if self._engine is None else self._engine.state()
+
+    def restore(self, state: State) -> None:
+        """Make an engine that goes on where another was, unless there was none.
+
+        Raises:
+            InfStreamError: it cannot be made, or the state is not one of such an engine.
+        """
+        assert self._engine is None, "restored before its first step"
+        if state.facts:
+            engine = self._maker.make(self.options)
+            engine.restore(state)
+            self._engine = engine
+
+    # ---- the end -----------------------------------------------------------------------------------
+
     def let_go(self) -> None:
         """No step will come any more: free the engine's memory now, whoever else still holds this object."""
         self._engine = None
 
-    def _made(self) -> SteppedEngine:
+    def _made(self) -> SavedEngine:
         if self._engine is None:
             self._engine = self._maker.make(self.options)
         return self._engine

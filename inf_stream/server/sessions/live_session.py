@@ -1,15 +1,15 @@
 """One session of a server, whatever its protocol: frames and questions in, events out, everything counted."""
 
 import asyncio
+import dataclasses
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from inf_stream.base.clock import seconds
+from inf_stream.base.clock import nanoseconds, seconds
 from inf_stream.base.config import Settings
-from inf_stream.base.errors import SessionError
+from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.events import (
     AnswerCancelled,
     AnswerFinished,
@@ -23,19 +23,23 @@ from inf_stream.base.events import (
     TextArrived,
 )
 from inf_stream.base.events import Frame as StreamFrame
+from inf_stream.base.state import State, StateCopy
 from inf_stream.server.sessions.engines import CacheUse, Memory, SessionOptions
+from inf_stream.server.sessions.frame_ledger import FrameLedger
 from inf_stream.server.sessions.lazy_engine import LazyEngine
 from inf_stream.server.sessions.pace import RateLimit, StreamClock
 from inf_stream.server.sessions.worker import Lane
 from inf_stream.session.limits import SessionLimits
-from inf_stream.session.loop import SessionLoop
-from inf_stream.session.machine import FAILED, Intake
+from inf_stream.session.loop import SessionLoop, Taker
+from inf_stream.session.machine import FAILED
 from inf_stream.session.outlast import outlast
+from inf_stream.session.steps import Intake
 
 ACCEPTED, DROPPED, ERROR = "accepted", "dropped", "error"
 """What becomes of a frame."""
-TOO_FAST, ENDING = "rate", "ending"
-"""Why a frame was dropped that came before its time, or when the session took nothing in any more."""
+TOO_FAST, ENDING, LOST = "rate", "ending", "lost"
+"""Why a frame was dropped: it came before its time, or when the session took nothing in any more, or it waited when the
+server ended without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,13 @@ class LiveSession:
         self._rate = RateLimit(settings.server.frames_per_second)
         self._loop = SessionLoop(engine, limits=limits, emit=self._heard, worker=lane, clock_ns=clock_ns)
         self._ending = asyncio.Event()
-        self._frames: OrderedDict[int, int] = OrderedDict()
-        self._next_frame = 0
+        self._frames = FrameLedger((ACCEPTED, DROPPED, ERROR))
         self._next_question = 0
-        self._outcomes: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
         self._open_questions: set[str] = set()
         self._impatient: set[str] = set()
         self._engine_stats: Mapping[str, float | int | str] = {}
+        self._lost_s = 0.0
+        self._taker: Taker | None = None
         self._task = asyncio.create_task(self._run())
 
     # ---- in ----------------------------------------------------------------------------------------
@@ -135,8 +138,7 @@ class LiveSession:
 
     def number_frame(self) -> int:
         """The number of a frame that has just come; `frame` or `settle` must follow."""
-        self._next_frame += 1
-        return self._next_frame - 1
+        return self._frames.number(self.now_ns())
 
     def comes_too_fast(self) -> bool:
         """Whether the frame rate allows no frame now; a frame that is allowed counts."""
@@ -149,11 +151,10 @@ class LiveSession:
     async def frame(self, number: int, pixels: Pixels, at_ns: int) -> None:
         """Queue a numbered frame under the rule of the limits; under WAIT, as soon as there is room."""
         self.has_begun = True
-        self._frames[number] = at_ns
+        self._frames.wait(number, at_ns)
         try:
             await self._loop.put(FrameArrived(StreamFrame(pixels, at_ns, number)))
         except SessionError:
-            del self._frames[number]
             self.settle(number, at_ns, DROPPED, ENDING)
 
     async def text_in_turn(self, text: str, at_ns: int) -> None:
@@ -218,12 +219,27 @@ class LiveSession:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is being worked on."""
-        return not self._open_questions and not self._frames
+        return not self._open_questions and self._frames.are_settled
 
     @property
     def frames_waiting(self) -> int:
         """Frames whose outcome is open."""
-        return len(self._frames)
+        return self._frames.waiting
+
+    @property
+    def open_questions(self) -> list[str]:
+        """Ids of those whose `AnswerFinished` is to come."""
+        return sorted(self._open_questions)
+
+    @property
+    def frames_received(self) -> int:
+        """Frames that were numbered, and so the number of the next one."""
+        return self._frames.received
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of the stream that are not in the memory although they came: the server ended without a word."""
+        return self._lost_s
 
     @property
     def questions_waiting(self) -> int:
@@ -243,19 +259,85 @@ class LiveSession:
     def stats(self) -> dict[str, Any]:
         """Counts of the session and, as of its latest answer, of its engine."""
         return {
+            "lost_s": round(self._lost_s, 3),
             "age_s": round(seconds(self._clock_ns() - self._opened_ns), 3),
             "stream_s": round(seconds(self.now_ns()), 3),
-            "frames": {
-                "received": self._next_frame,
-                "waiting": len(self._frames),
-                ACCEPTED: self._outcomes[ACCEPTED],
-                DROPPED: self._outcomes[DROPPED],
-                ERROR: self._outcomes[ERROR],
-                "reasons": dict(self._reasons),
-            },
+            "frames": self._frames.stats(),
             "questions_waiting": self.questions_waiting,
             "engine": dict(self._engine_stats),
         }
+
+    # ---- kept on disk ------------------------------------------------------------------------------
+
+    def copy_engine(self, taker: Taker) -> None:
+        """Have the engine's state copied between two of its steps, see `SessionLoop.copy_state`.
+
+        `taker` is told an error if the session has ended, or ends or breaks before that.
+        """
+        if self._task.done():
+            taker(SessionError("the session has ended"))
+            return
+        self._taker = taker
+        self._loop.copy_state(self._hand)
+
+    def last_state(self) -> State:
+        """The engine's state at the end, for any thread, until the engine is let go.
+
+        Raises:
+            SessionError: the engine broke in an answer.
+        """
+        assert self._task.done(), "a session that goes on is copied between two steps"
+        return self._engine.state()
+
+    def state(self) -> State:
+        """What is counted here, and what of it is still open; the engine's state is beside it."""
+        now_ns = self._clock_ns()
+        return State.of(
+            {"clock": self._clock.state(now_ns), "frames": self._frames.state()},
+            id=self.id,
+            options=dataclasses.asdict(self.options),
+            has_begun=self.has_begun,
+            age_ns=now_ns - self._opened_ns,
+            questions=self._next_question,
+            engine_stats=dict(self._engine_stats),
+            lost_s=self._lost_s,
+        )
+
+    async def restore(self, engine: State, own: State, *, later_s: float, lost_s: float) -> None:
+        """Go on where another session was; for one in which nothing has happened yet.
+
+        Args:
+            engine: as `copy_engine` or `last_state` gave it.
+            own: as `state` gave it then.
+            later_s: wall time since.
+            lost_s: seconds of the stream since of which nothing is left.
+
+        Raises:
+            InfStreamError: it does not fit; nothing may be asked of this session then.
+        """
+        run = asyncio.get_running_loop().run_in_executor
+        await run(self._lane, self._engine.restore, engine)
+        now_ns = self._clock_ns()
+        self._clock.restore(own.part("clock"), now_ns, nanoseconds(later_s))
+        self.has_begun = own.fact("has_begun", bool)
+        self._opened_ns = now_ns - own.count("age_ns")
+        self._next_question = own.count("questions")
+        self._frames.restore(own.part("frames"))
+        self._engine_stats = own.fact("engine_stats", dict)
+        self._lost_s = own.fact("lost_s", float) + lost_s
+
+    def give_up_waiting(self) -> None:
+        """Frames that waited when the session was saved will not come again: say so."""
+        while self._frames.waiting:
+            number, at_ns = self._frames.oldest()
+            self.settle(number, at_ns, DROPPED, LOST)
+
+    def let_go(self) -> None:
+        """Free the engine's memory now that the session has ended and nobody wants its state.
+
+        A session and its channel know each other: left to Python, the cache would be freed at some later time.
+        """
+        self._engine.let_go()
 
     # ---- inside ------------------------------------------------------------------------------------
 
@@ -265,8 +347,12 @@ class LiveSession:
         except Exception as error:  # noqa: BLE001 whoever listens learns of the end; `failure` says why
             self.failure = error
         finally:
-            # A session and its channel know each other: left to Python, the cache would be freed at some later time.
-            self._engine.let_go()
+            self._hand(SessionError("the session has ended"))
+
+    def _hand(self, copy: StateCopy | InfStreamError) -> None:
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker(copy)
 
     async def _wait_for_end(self) -> None:
         await self._ending.wait()
@@ -275,10 +361,9 @@ class LiveSession:
         match event:
             case FramesIngested(count):
                 for _ in range(count):
-                    number, at_ns = self._frames.popitem(last=False)
+                    number, at_ns = self._frames.oldest()
                     self._settled(FrameSettled(number, at_ns, ACCEPTED))
             case FrameDropped(number, at_ns, rule):
-                del self._frames[number]
                 self._settled(FrameSettled(number, at_ns, ERROR if rule == FAILED else DROPPED, rule))
             case AnswerFinished(question):
                 self._engine_stats = event.stats or self._engine_stats
@@ -286,9 +371,7 @@ class LiveSession:
         self._listener(event)
 
     def _settled(self, settled: FrameSettled) -> None:
-        self._outcomes[settled.outcome] += 1
-        if settled.reason is not None:
-            self._reasons[settled.reason] += 1
+        self._frames.settle(settled.number, settled.outcome, settled.reason)
         self._listener(settled)
 
     def _answered(self, question_id: str) -> None:

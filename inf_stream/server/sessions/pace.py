@@ -2,6 +2,7 @@
 
 from inf_stream.base.clock import NS_PER_MS, NS_PER_S
 from inf_stream.base.errors import SessionError
+from inf_stream.base.state import State
 
 _LONGEST_MS = 10 * 366 * 24 * 3600 * 1000.0
 """Ten years of stream."""
@@ -16,6 +17,7 @@ class StreamClock:
     def __init__(self, now_ns: int):
         self._offset_ns = -now_ns
         self._latest_ns = 0
+        self._is_told = False
 
     def now(self, now_ns: int) -> int:
         """Stream time at a reading of the wall clock."""
@@ -36,7 +38,24 @@ class StreamClock:
             )
         self._latest_ns = max(self._latest_ns, round(timestamp_ms * NS_PER_MS))
         self._offset_ns = self._latest_ns - now_ns
+        self._is_told = True
         return self._latest_ns
+
+    def state(self, now_ns: int) -> State:
+        """What time it is, and whether a client has ever said so."""
+        return State(
+            facts={"latest_ns": self._latest_ns, "now_ns": self.now(now_ns), "is_told": self._is_told},
+        )
+
+    def restore(self, state: State, now_ns: int, later_ns: int) -> None:
+        """Go on where another clock was `later_ns` ago by the wall: so much later, or where its client left off.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        self._is_told = state.fact("is_told", bool)
+        self._latest_ns = state.count("latest_ns")
+        self._offset_ns = (self._latest_ns if self._is_told else state.count("now_ns") + later_ns) - now_ns
 
 
 class RateLimit:

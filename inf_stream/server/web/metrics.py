@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from inf_stream.base.events import AnswerFinished
+from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.sessions.live_session import FrameSettled, SessionEvent
 
@@ -66,11 +67,15 @@ class Metrics:
         self._closed = Counter(
             "inf_stream_connections_closed", "WebSocket connections by close code", ["code"], registry=registry
         )
+        self._saves = Counter(
+            "inf_stream_saves", "Saved sessions by what became of them: saved, failed, expired, refused", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
         ProcessCollector(registry=registry)
 
-    def watch(self, hub: Hub, connections: Callable[[], int]) -> None:
-        """Read at each scrape what a hub says of itself, and how many connections are open."""
-        self._registry.register(_Readings(hub, connections))
+    def watch(self, hub: Hub, connections: Callable[[], int], folder: StateFolder | None = None) -> None:
+        """Read at each scrape what a hub and a state folder say of themselves, and how many connections are open."""
+        self._registry.register(_Readings(hub, connections, folder))
 
     def timed(self, what: str, seconds: float) -> None:
         """The model's work, or a turn of the engine's thread, took so long."""
@@ -86,6 +91,10 @@ class Metrics:
     def closed(self, code: int) -> None:
         """A WebSocket connection has ended; codes of the client's own count as one."""
         self._closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
+
+    def kept(self, outcome: str) -> None:
+        """A session was saved, could not be, has expired, or was refused to a client that came back."""
+        self._saves.labels(outcome).inc()
 
     def heard(self, event: SessionEvent) -> None:
         """Something came out of a session."""
@@ -111,8 +120,8 @@ class Metrics:
 class _Readings(Collector):
     """What is read at each scrape rather than counted."""
 
-    def __init__(self, hub: Hub, connections: Callable[[], int]):
-        self._hub, self._connections = hub, connections
+    def __init__(self, hub: Hub, connections: Callable[[], int], folder: StateFolder | None):
+        self._hub, self._connections, self._folder = hub, connections, folder
 
     def collect(self) -> Iterator[Metric]:
         """For the registry."""
@@ -140,6 +149,9 @@ class _Readings(Collector):
         for reason, count in hub.refused.items():
             refused.add_metric([reason], count)
         yield refused
+        if self._folder is not None:
+            yield GaugeMetricFamily("inf_stream_saved_sessions", "Sessions on disk", value=self._folder.sessions)
+            yield GaugeMetricFamily("inf_stream_saved_bytes", "Their size on disk", value=self._folder.size_bytes)
         gpu = hub.maker.gpu()
         if gpu is not None:
             memory = GaugeMetricFamily("inf_stream_gpu_memory_bytes", "Memory of the model's GPU", labels=["state"])
