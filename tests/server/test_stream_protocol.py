@@ -262,17 +262,3 @@ def test_close_codes_say_what_was_wrong() -> None:
                 assert "secret" not in reason + json.dumps(third.heard)
 
     run_clean(main())
-
-
-def test_a_frame_has_the_time_its_client_gave_it_however_late_it_comes() -> None:
-    async def main() -> None:
-        async with serving() as server, streaming(server) as client:
-            await asyncio.sleep(0.3)
-            for stamp_ms in (0, 100, 200):
-                await client.say("frame", timestamp_ms=stamp_ms)
-                await client.frame(picture())
-                await asyncio.sleep(0.15)
-            await client.outcomes(3)
-            assert [m["at_s"] for m in client.heard if m["type"] == "frame"] == [0.0, 0.1, 0.2]
-
-    run_clean(main())

@@ -134,8 +134,8 @@ document.addEventListener("visibilitychange", () => {
   document.title = TITLE;
 });
 
-// Not before the stream has begun, which begins when its time is asked for; nor for a page that nobody watches and that
-// watches nothing, so that a forgotten one leaves its place to others.
+// Not for a page without a stream, nor for one that nobody watches and that watches nothing: what says nothing for long
+// is ended by the server, so that a forgotten page leaves its place to others.
 setInterval(() => {
   const isUsed = shownSource || conversation.openIds.length || document.visibilityState === "visible";
   if (streamClock.hasBegun && isUsed) connection.send({ type: "stats" });
