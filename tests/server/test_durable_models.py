@@ -13,7 +13,7 @@ from support.tiny_models import tiny_weights
 
 from inf_stream.base.config import AnswerSettings, ArchiveSettings, CacheSettings, ModelSettings, Settings
 from inf_stream.base.state import read_state
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 from inf_stream.server.sessions.engines import SharedModel
 
 ARCHIVE = ArchiveSettings(host_mib=1, recall_tokens=32)
