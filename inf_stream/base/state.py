@@ -104,11 +104,11 @@ class StateCopy:
 
     Attributes:
         is_whole: whether all parts are there.
-        spent_s: what the parts took so far.
+        parts_s: what each part took so far.
     """
 
     def __init__(self, state: State, part_bytes: int = _PART_BYTES):
-        self.is_whole, self.spent_s = False, 0.0
+        self.is_whole, self.parts_s = False, list[float]()
         self._copy = State({}, state.facts)
         self._part_bytes = part_bytes
         self._parts = self._lay_out(state)
@@ -136,7 +136,7 @@ class StateCopy:
         except (RuntimeError, MemoryError) as error:
             raise StateError(f"no memory for a copy of the session: {error}") from error
         finally:
-            self.spent_s += time.perf_counter() - began_s
+            self.parts_s.append(time.perf_counter() - began_s)
 
     def _lay_out(self, state: State) -> Iterator[tuple[Tensor, Tensor]]:
         for name, tensor in state.tensors.items():

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.durable import durable
 from support.metrics import Scrape, scraped
 from support.plain_requests import get
-from support.realtime_clients import serving
 from support.serving import ListMaker, picture, run_clean
 from support.sockets import streaming
 
@@ -22,13 +22,13 @@ DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def measured() -> Scrape:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
     """A scrape in which every metric has a value."""
     found: list[Scrape] = []
 
     async def run() -> None:
         maker = ListMaker(gpu_now=CudaFacts("gpu", 2, 1, (9, 0)))
-        async with serving(maker, sessions=1, grace_s=0.0) as server:
+        async with durable(tmp_path_factory.mktemp("state"), maker, sessions=1, grace_s=0.0) as server:
             async with streaming(server) as client:
                 await client.frame(picture())
                 await client.outcomes(1)

@@ -225,6 +225,7 @@ def test_sessions_are_saved_while_their_streams_go_on(tmp_path: Path) -> None:
             await asyncio.sleep(0.3)
             settled = await counted(server, "saved")
             assert await gauge(server, "inf_stream_saved_sessions") == 1
+            assert await gauge(server, 'inf_stream_step_seconds_count{step="copy"}') >= 4
             (file,) = saved(tmp_path / "s")
             assert await gauge(server, "inf_stream_saved_bytes") == file.stat().st_size
             await asyncio.sleep(0.2)

@@ -68,7 +68,7 @@ def test_every_limit_that_a_client_is_told_is_listed() -> None:
 
 def test_every_reason_of_a_frame_is_listed() -> None:
     dropped = {rule.value for rule in QueueRule} - {"wait"}
-    dropped |= {live_session.TOO_FAST, live_session.ENDING, machine.STOPPED}
+    dropped |= {live_session.TOO_FAST, live_session.ENDING, live_session.LOST, machine.STOPPED}
     errors = {machine.FAILED, "invalid_value", "unsupported_content", *picture_codes()}
     rows = table("| `reason` | outcome |")
     assert {reason for reason, said in rows.items() if said.startswith(" dropped: ")} == dropped

@@ -18,7 +18,7 @@ from inf_stream.server.log import fields
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
-SAVED, FAILED, REFUSED, EXPIRED = "saved", "failed", "refused", "expired"
+SAVED, FAILED, REFUSED, EXPIRED = OUTCOMES = "saved", "failed", "refused", "expired"
 """What is counted."""
 _SWEEP_S = 60.0
 
@@ -143,7 +143,7 @@ class SessionKeeper:
             try:
                 if isinstance(copy, InfStreamError):
                     raise copy
-                spent_s = copy.spent_s
+                spent_s = sum(copy.parts_s)
                 kept.set_result(channel.kept(copy.state))
             except Exception as error:  # noqa: BLE001 raised where it is waited for
                 kept.set_exception(error)

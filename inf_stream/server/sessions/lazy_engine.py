@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from inf_stream.base.events import Evidence, Frame, Question
-from inf_stream.base.state import State
+from inf_stream.base.state import State, StateCopy
 from inf_stream.engine import together
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.protocol import AnswerStep
@@ -121,6 +121,11 @@ class LazyEngine:
             engine = self._maker.make(self.options)
             engine.restore(state)
             self._engine = engine
+
+    def copied(self, copy: StateCopy) -> None:
+        """A copy of the state was made, on the thread of the steps: each part of it was one."""
+        for part_s in copy.parts_s:
+            self._timer("copy", part_s)
 
     # ---- the end -----------------------------------------------------------------------------------
 

@@ -351,6 +351,8 @@ class LiveSession:
 
     def _hand(self, copy: StateCopy | InfStreamError) -> None:
         taker, self._taker = self._taker, None
+        if isinstance(copy, StateCopy):
+            self._engine.copied(copy)
         if taker is not None:
             taker(copy)
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from inf_stream.base.events import AnswerFinished
+from inf_stream.server.connections.session_keeper import OUTCOMES
 from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.sessions.live_session import FrameSettled, SessionEvent
@@ -71,6 +72,8 @@ class Metrics:
             "inf_stream_saves", "Saved sessions by what became of them: saved, failed, expired, refused", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        for outcome in OUTCOMES:
+            self._saves.labels(outcome)
         ProcessCollector(registry=registry)
 
     def watch(self, hub: Hub, connections: Callable[[], int], folder: StateFolder | None = None) -> None:
