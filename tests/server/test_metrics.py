@@ -16,8 +16,7 @@ from support.sockets import streaming
 from support.tiny_models import tiny_weights
 
 from inf_stream.base.config import AnswerSettings, ArchiveSettings, CacheSettings
-from inf_stream.models.weights import machine_facts
-from inf_stream.models.weights.placement import CudaFacts
+from inf_stream.models.weights.placement import CudaFacts, machine_facts
 from inf_stream.server.running import RunningServer, running_server
 from inf_stream.server.sessions import engines as module
 from inf_stream.server.sessions.engines import SharedModel

@@ -10,8 +10,7 @@ from support.fake_session import LIMITS, WATCH_LIMITS, FakeSession, told
 
 from inf_stream.base.events import FinishReason
 from inf_stream.server import connections
-from inf_stream.server.connections import channel
-from inf_stream.server.protocols import realtime_response
+from inf_stream.server.protocols import adapter, realtime_response
 from inf_stream.server.protocols.pictures import PictureError
 from inf_stream.server.protocols.stream import StreamAdapter
 from inf_stream.server.protocols.watches import Watchman
@@ -102,6 +101,7 @@ def test_every_end_of_an_answer_is_listed() -> None:
 
 @pytest.mark.parametrize("code", sorted(_CLOSE_CODES - {1006}))
 def test_every_close_code_is_listed(code: int) -> None:
-    known = {getattr(channel, name) for name in ("NORMAL", "GOING_AWAY", "POLICY", "TOO_BIG", "INTERNAL", "TRY_LATER")}
+    names = ("NORMAL", "GOING_AWAY", "INVALID", "POLICY", "INTERNAL", "TRY_LATER")
+    known = {getattr(adapter, name) for name in names}
     assert known <= _CLOSE_CODES
     assert re.search(rf"\b{code}\b", PAGE.partition("**Close codes**")[2].partition("\n\n")[0])
