@@ -28,6 +28,7 @@ import torch
 from common import print_table, report
 from rich.console import Console
 from rich.progress import track
+from rivals import choose_as, take_queries_as_they_are
 
 sys.path.append(str(Path(__file__).parents[1] / "train_demo_model"))
 from captions import CONCEPTS, Picture, load_pictures, sentence
@@ -36,8 +37,6 @@ from features import read_picture
 from inf_stream.base.clock import format_clock
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import Frame
-from inf_stream.cache.archive import Archive, Recall
-from inf_stream.cache.archive.usual import UsualQuery
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.moments import read_span
@@ -48,32 +47,6 @@ CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query")
 EDGE = 256
 THINGS, FEW = 3, 0.15
 """Things that are asked after in a round, and of how many of the pictures such a thing is in, at most."""
-
-
-class MeanQuery(UsualQuery):
-    """A question is taken as it is."""
-
-    def particular(self, layer: int) -> torch.Tensor:
-        return self._heard[layer]
-
-
-class AllVote(Recall):
-    """Every layer adds its vote and chooses."""
-
-    def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
-        super().__init__(archive, start, between_ns)
-        self._voters = tuple(range(archive.layout.layers))
-
-
-class EachByItself(AllVote):
-    """Every layer chooses, without the votes of those below."""
-
-    def choose(self, layer: int) -> None:
-        self._votes.zero_()
-        super().choose(layer)
-
-
-RIVALS = {"all-vote": AllVote, "mean-query": EachByItself}
 
 
 @dataclass
@@ -103,8 +76,8 @@ class Listener:
         settings = settings_from_mapping({"cache": {"budget_tokens": args.budget}, "archive": archive})
         self.engine: Engine = build_engine(settings, weights)
         self.configuration, self.told = configuration, Told()
-        if configuration == "mean-query" and self.engine.cache.archive is not None:
-            self.engine.cache.archive.usual = MeanQuery(self.engine.cache.layout)
+        if configuration == "mean-query":
+            take_queries_as_they_are(self.engine.cache)
 
     def archived_seconds(self) -> set[int]:
         """Of all that could be recalled."""
@@ -126,9 +99,7 @@ class Listener:
             if with_recall:
                 span = read_span(asked.text, now_ns) if self.configuration == "recall" else None
                 cache.open_recall(span)
-                rival = RIVALS.get(self.configuration)
-                if cache.recall is not None and rival is not None:
-                    cache.recall = rival(cache.recall.archive, cache.recall.start, span)
+                choose_as(self.configuration, cache, span)
             chunk = engine._assembler.question(asked.text, now_ns)
             hidden = engine._feed(chunk)
             cache.end_choice(learn=False)
