@@ -25,9 +25,9 @@ class AllVote(Recall):
 class EachByItself(AllVote):
     """Every layer chooses, without the votes of those below."""
 
-    def choose(self, layer: int) -> None:
+    def choose(self, layer: int, queries: torch.Tensor, scaling: float) -> None:
         self._votes.zero_()
-        super().choose(layer)
+        super().choose(layer, queries, scaling)
 
 
 RIVALS: dict[str, type[Recall]] = {"all-vote": AllVote, "mean-query": EachByItself}

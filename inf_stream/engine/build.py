@@ -104,6 +104,7 @@ def _make_archive(settings: Settings, layout: CacheLayout, policy: Policy) -> Ar
         recall_tokens(settings),
         Path(archive.folder) if archive.folder else None,
         archive.merge_above,
+        archive.choose_by,
     )
     return Archive(layout, sizes)
 

@@ -5,6 +5,7 @@ A column is written `policy`, `policy:key=value,key=value` or either with `+reca
     full                    keeps everything
     inf-mllm                the bounded cache alone
     inf-mllm+recall         with what ships: blocks of the archive come back for a question
+    inf-mllm+attended       the same with `archive.choose_by = "attention"`
     streaming-llm+rekv      sinks and a window, and ReKV's choice among the archive's blocks (arXiv 2503.00540): each
                             layer by itself, by the question's mean query against the blocks' mean keys
 """
@@ -28,7 +29,7 @@ from inf_stream.engine.build import build_engine
 from inf_stream.engine.moments import read_span
 from inf_stream.models.weights import LoadedWeights
 
-RECALLS = {"": "", "recall": "recall", "rekv": "mean-query", "all-vote": "all-vote"}
+RECALLS = {"": "", "recall": "recall", "attended": "attended", "rekv": "mean-query", "all-vote": "all-vote"}
 S = 1_000_000_000
 
 
@@ -80,14 +81,15 @@ class Conversation:
         if recall not in RECALLS:
             sys.exit(f"no recall '{recall}' (column '{column}'); there are: {', '.join(r for r in RECALLS if r)}")
         policy, options = parse_policy(word)
-        archive = {"host_mib": sizes.archive_mib, "recall_tokens": sizes.recall} if recall else {}
+        choose_by = "attention" if recall == "attended" else "means"
+        archive = {"host_mib": sizes.archive_mib, "recall_tokens": sizes.recall, "choose_by": choose_by}
         cache = {
             "policy": policy,
             "budget_tokens": sizes.budget,
             "chunk_tokens": sizes.chunk,
             "evict_every_tokens": sizes.evict_every,
         }
-        settings = settings_from_mapping({"cache": cache, "policy": options, "archive": archive})
+        settings = settings_from_mapping({"cache": cache, "policy": options, "archive": archive if recall else {}})
         self.engine = build_engine(settings, weights)
         self._recall = RECALLS[recall]
         if self._recall == "mean-query":
@@ -112,7 +114,6 @@ class Conversation:
             rest = start + len(item.text)
             self._spans[item] = seen - len(ids(text[start:])), seen - len(ids(text[rest:]))
 
-    @torch.inference_mode()
     def ask(self, item: Item, at_s: int, *, aside: bool) -> Reply:
         """Ask, let the answer begin with the item's lead, and judge what follows; an aside leaves no trace.
 

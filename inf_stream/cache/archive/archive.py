@@ -41,6 +41,8 @@ class ArchiveSizes:
         folder: of the disk's part; None for the system's temporary folder.
         merge_above: how alike two frames in a row must be to be kept as one, as the cosine of their mean keys around
             the mean of all; above 1 none are.
+        choose_by: ``means`` compares a question's mean query with the blocks' mean keys; ``attention`` lets each of
+            its tokens attend to all archived keys.
     """
 
     host_bytes: int
@@ -48,6 +50,7 @@ class ArchiveSizes:
     recall_tokens: int = 512
     folder: Path | None = None
     merge_above: float = 0.95
+    choose_by: str = "means"
 
 
 @dataclass
@@ -251,6 +254,11 @@ class Archive:
         """Unrotated keys and values of one layer, blocks side by side."""
         assert self._store is not None, "blocks were chosen"
         return self._store.read(layer, self.numbers(places))
+
+    def keys(self, layer: int, places: Int[Tensor, "blocks"]) -> Float[Tensor, "kv_heads slots head_dim"]:
+        """The keys of `read` alone."""
+        assert self._store is not None, "there are candidates"
+        return self._store.keys(layer, self.numbers(places))
 
     def filled(self, places: Int[Tensor, "blocks"]) -> Bool[Tensor, "slots"]:
         """Which of the slots of `read` hold a token."""
