@@ -95,8 +95,8 @@ class Conversation:
         if self._recall == "mean-query":
             take_queries_as_they_are(self.engine.cache)
         self._spans: dict[Item, tuple[int, int]] = {}
-        tokenizer = self.engine.model.tokenizer
-        self._digits = {i for i in range(len(tokenizer)) if tokenizer.decode([i]).strip().isdigit()}
+        vocabulary = self.engine.model.tokenizer.get_vocab()
+        self._digits = {number for token, number in vocabulary.items() if token.strip("ĠĊ▁ ").isdecimal()}
 
     @property
     def is_full(self) -> bool:
