@@ -21,7 +21,7 @@ def draw_points(
     *,
     log: bool = False,
 ) -> None:
-    """One panel a title, one line through (x, y) a name; `log` spreads x by powers of two."""
+    """One panel a title, one line through (x, y) a name; `log` spreads x by powers of two, from its least above 0 on."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,7 +29,7 @@ def draw_points(
 
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    figure, axes = plt.subplots(down, across, figsize=(4.2 * across, 3 * down), squeeze=False, sharey=log)
+    figure, axes = plt.subplots(down, across, figsize=(4.2 * across, 3 * down), squeeze=False)
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         for name, points in curves.items():
             axis.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if log else None)
@@ -38,7 +38,8 @@ def draw_points(
         axis.set_ylabel(y_title, fontsize=7)
         axis.tick_params(labelsize=7)
         if log:
-            axis.set_xscale("log", base=2)
+            positive = [x for points in curves.values() for x, _ in points if x > 0]
+            axis.set_xscale("symlog", base=2, linthresh=min(positive, default=1))
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     axes.flat[0].legend(fontsize=6)
