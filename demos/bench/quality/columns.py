@@ -31,6 +31,8 @@ from inf_stream.models.weights import LoadedWeights
 
 RECALLS = {"": "", "recall": "recall", "attended": "attended", "rekv": "mean-query", "all-vote": "all-vote"}
 S = 1_000_000_000
+TURN_TOKENS = 256
+"""More than the opening and a turn's own tokens take."""
 
 
 def parse_policy(word: str) -> tuple[str, dict[str, Any]]:
@@ -98,12 +100,11 @@ class Conversation:
         vocabulary = self.engine.model.tokenizer.get_vocab()
         self._digits = {number for token, number in vocabulary.items() if token.strip("ĠĊ▁ ").isdecimal()}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a policy that keeps everything is about to leave the context the model was trained on."""
-        cache = self.engine.cache
-        trained = int(self.engine.model.weights.config.get_text_config().max_position_embeddings)
-        return not cache.policy.bounded and cache.used_tokens + 2 * cache.chunk_tokens > trained
+    def fits(self, text: str) -> bool:
+        """Whether a policy that keeps everything stays inside the context the model was trained on; others do."""
+        cache, model = self.engine.cache, self.engine.model
+        trained = int(model.weights.config.get_text_config().max_position_embeddings)
+        return cache.policy.bounded or cache.used_tokens + len(model.ids(text)) + TURN_TOKENS <= trained
 
     def read(self, text: str, items: Iterable[Item], at_s: int) -> None:
         """Read a piece of the stream, and note where its items came to stand."""
@@ -119,6 +120,8 @@ class Conversation:
 
         What is not an aside stays, with the right answer whatever the model would have said, so that all columns
         read the same stream.
+
+        Exits with a message if an aside is longer than the room between two evictions.
         """
         engine, cache = self.engine, self.engine.cache
         before = engine._assembler.place()
@@ -129,6 +132,9 @@ class Conversation:
             cache.open_recall(span)
             choose_as(self._recall, cache, span)
             asked = engine._assembler.question(item.question, at_s * S)
+            answer = len(engine.model.ids(item.lead + item.digits))
+            if aside and cache.policy.bounded and len(asked) + answer > cache.room_tokens:
+                sys.exit(f"'{item.question}' needs {len(asked) + answer} tokens of room: raise --chunk above that")
             kept = self._kept(item)
             engine._feed(asked)
             cache.end_choice(learn=not aside)

@@ -21,7 +21,7 @@ def draw_points(
     *,
     log: bool = False,
 ) -> None:
-    """One panel a title, one line through (x, y) a name; `log` spreads x by powers of two, from its least above 0 on."""
+    """One panel a title, one line through (x, y) a name; `log` spreads x by powers of two."""
     import matplotlib
 
     matplotlib.use("Agg")

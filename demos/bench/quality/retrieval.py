@@ -49,15 +49,17 @@ Script = Sequence[Say | Ask]
 
 def play(conversation: Conversation, script: Script, title: str) -> list[dict[str, Any]]:
     """What became of each question, as far as the model's context goes for a policy that keeps everything."""
-    found = []
+    found, said = [], 0
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        for second, event in enumerate(progress.track(script, description=title)):
-            if conversation.is_full:
+        for event in progress.track(script, description=title):
+            is_said = isinstance(event, Say)
+            if not conversation.fits(event.text if is_said else event.item.question + event.item.lead):
                 break
-            if isinstance(event, Say):
-                conversation.read(event.text, event.items, second)
+            if is_said:
+                conversation.read(event.text, event.items, said)
+                said += 1
             else:
-                reply = conversation.ask(event.item, second, aside=event.aside)
+                reply = conversation.ask(event.item, said, aside=event.aside)
                 found.append({"turn": event.turn, "age": event.age, **asdict(reply)})
     return found
 
