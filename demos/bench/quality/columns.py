@@ -62,7 +62,7 @@ class Reply:
             greedy decoding after the same lead would say is judged, in one forward pass.
         loss: mean negative log likelihood of the right digits.
         kept: share of the item's tokens that were live, over all layers.
-        recalled: share of the layers that recalled a block of the item, or None where nothing is recalled.
+        recalled: share of the item's tokens that were recalled, over all layers, or None where nothing is.
     """
 
     right: bool
@@ -170,10 +170,11 @@ class Conversation:
         if recall is None:
             return None
         first, end = self._spans[item]
-        hits = []
+        shares = []
         for layer, window in enumerate(self.engine.cache.layout.sliding_windows):
             if window is None:
                 places = recall.chosen(layer)
-                firsts, tokens = recall.archive._facts.first[places], recall.archive._facts.tokens[places]
-                hits.append(bool(((firsts < end) & (firsts + tokens > first)).any()))
-        return sum(hits) / len(hits)
+                firsts, tokens = recall.archive.spans(places)
+                inside = (firsts + tokens).clamp(max=end) - firsts.clamp(min=first)
+                shares.append(int(inside.clamp(min=0).sum()) / (end - first))
+        return sum(shares) / len(shares)

@@ -240,6 +240,10 @@ class Archive:
         """The same places, earlier tokens first."""
         return places[self._facts.first[places].argsort()]
 
+    def spans(self, places: Int[Tensor, "blocks"]) -> tuple[Int[Tensor, "blocks"], Int[Tensor, "blocks"]]:
+        """Running number of the first token of each place's block, and how many it has."""
+        return self._facts.first[places], self._facts.tokens[places]
+
     def times_ns(self) -> Int[Tensor, "places"]:
         """Stream time at which each place's block begins."""
         return self._facts.from_ns
