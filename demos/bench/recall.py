@@ -11,7 +11,7 @@ recalled frame shows X than an archived one (lift; 1 is chance). All questions a
 The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships;
 `untimed` is the same without reading times from the question; `all-vote` is that with a vote and a choice of every
 layer; `mean-query` chooses as ReKV (arXiv 2503.00540) does, each layer by itself by the question's mean query,
-without reading times. What a question costs before its first answer token is measured in thread time, with the recall
+without reading times; `attended` is `recall` with `archive.choose_by = "attention"`. What a question costs before its first answer token is measured in thread time, with the recall
 and right after it without, so that both have the same machine.
 """
 
@@ -43,7 +43,7 @@ from inf_stream.engine.moments import read_span
 from inf_stream.models.weights import LoadedWeights
 
 S = 1_000_000_000
-CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query")
+CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query", "attended")
 EDGE = 256
 THINGS, FEW = 3, 0.15
 """Things that are asked after in a round, and of how many of the pictures such a thing is in, at most."""
@@ -72,7 +72,9 @@ class Listener:
     """An engine in one configuration."""
 
     def __init__(self, weights: LoadedWeights, configuration: str, args: argparse.Namespace):
-        archive = {} if configuration == "alone" else {"host_mib": args.archive, "recall_tokens": args.recall}
+        choose_by = "attention" if configuration == "attended" else "means"
+        archive = {"host_mib": args.archive, "recall_tokens": args.recall, "choose_by": choose_by}
+        archive = {} if configuration == "alone" else archive
         settings = settings_from_mapping({"cache": {"budget_tokens": args.budget}, "archive": archive})
         self.engine: Engine = build_engine(settings, weights)
         self.configuration, self.told = configuration, Told()
@@ -97,7 +99,7 @@ class Listener:
         seconds: set[int] = set()
         try:
             if with_recall:
-                span = read_span(asked.text, now_ns) if self.configuration == "recall" else None
+                span = read_span(asked.text, now_ns) if self.configuration in ("recall", "attended") else None
                 cache.open_recall(span)
                 choose_as(self.configuration, cache, span)
             chunk = engine._assembler.question(asked.text, now_ns)
