@@ -11,8 +11,9 @@ recalled frame shows X than an archived one (lift; 1 is chance). All questions a
 The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships;
 `untimed` is the same without reading times from the question; `all-vote` is that with a vote and a choice of every
 layer; `mean-query` chooses as ReKV (arXiv 2503.00540) does, each layer by itself by the question's mean query,
-without reading times; `attended` is `recall` with `archive.choose_by = "attention"`. What a question costs before its first answer token is measured in thread time, with the recall
-and right after it without, so that both have the same machine.
+without reading times; `attended` is `recall` with `archive.choose_by = "attention"`. What a question costs before its
+first answer token is measured in thread time, with the recall and right after it without, so that both have the same
+machine.
 """
 
 import argparse
