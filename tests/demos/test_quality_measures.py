@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import ablations
+import choice
 import common
 import lines
 import needles
@@ -188,3 +189,39 @@ def test_texts_begin_where_the_seed_says_and_missing_ones_are_named(data: Path) 
     (data / "short.txt").write_text("little")
     with pytest.raises(SystemExit, match="no more than 2000 characters"):
         texts.read_text(data, "short", 100, 0)
+
+
+def test_choices_are_scored_as_written_out() -> None:
+    generator = torch.Generator().manual_seed(4)
+    keys = torch.randn(2, 5, 4, 8, generator=generator)
+    queries, usual = torch.randn(4, 3, 8, generator=generator), torch.randn(4, 8, generator=generator)
+    share = torch.stack([(keys[h // 2].flatten(0, 1) @ q).softmax(0) for h in range(4) for q in queries[h]])
+    for block in range(5):
+        own = max(float(row[4 * block : 4 * block + 4].sum()) for row in share)
+        around = [max(float(row[a:b].sum()) for row in share) for a, b in
+                  ((4 * block - 2, 4 * block), (4 * block + 4, 4 * block + 6)) if 0 <= a < 20]  # fmt: skip
+        mean = sum(queries[h].mean(0) @ keys[h // 2, block].mean(0) / 2 for h in range(4))
+        less = sum((queries[h].mean(0) - usual[h]) @ keys[h // 2, block].mean(0) / 2 for h in range(4))
+        expected = {"attention": own, "surroundings": max(own, *around), "mean": mean, "particular": less}
+        for way in choice.WAYS:
+            scored = float(choice.scores(way, keys, queries, usual)[block])
+            assert scored == pytest.approx(float(expected[way]), abs=1e-5), way
+
+
+def test_choice_runs_from_end_to_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "load_weights", tiny)
+    words = ["--data", data, "--model", "tiny", "--lines", 24, "--questions", 3, "--blocks", 4]
+    found = run(choice, monkeypatch, capsys, *words, "--out", tmp_path / "out.jsonl")
+    assert [row[0] for row in found["rows"]] == ["0", "1", "2", "vote"]
+    assert all(
+        int(whole) <= int(some) for row in found["rows"] for some, whole in zip(row[1::2], row[2::2], strict=True)
+    )
+
+
+def test_a_line_across_a_cut_needs_both_blocks() -> None:
+    asked = choice.Asked(torch.empty(0), 3, 4)
+    assert choice.found(torch.tensor([4, 9]), asked) == (True, False)
+    assert choice.found(torch.tensor([4, 3]), asked) == (True, True)
+    assert choice.found(torch.tensor([5, 9]), asked) == (False, False)
