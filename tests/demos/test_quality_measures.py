@@ -24,11 +24,17 @@ import turns
 from support.lived_engine import CHAT
 from support.tiny_models import tiny_tokenizer, tiny_weights
 
-from inf_stream.cache.policies import make_policy
+from inf_stream.cache.policies import POLICIES, make_policy
 from inf_stream.cache.policies.base import Evidence
 from inf_stream.models.weights import LoadedWeights
 
 STORY = "".join(f"On day {n} the sea was {'calm' if n % 3 else 'rough'}, and nobody came. " for n in range(900))
+
+
+@pytest.fixture(autouse=True)
+def summed_for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variant without normalisation is no policy of the product."""
+    monkeypatch.setitem(POLICIES, ablations.Summed.name, ablations.Summed)
 
 
 def tiny(_: object) -> LoadedWeights:

@@ -51,9 +51,6 @@ class Summed(InfMLLM):
         return super().biased_scores(replace(evidence, visible=torch.full_like(evidence.visible, self.window)))
 
 
-POLICIES[Summed.name] = Summed
-
-
 @dataclass(frozen=True)
 class Variant:
     """A policy with options, and how often it evicts."""
@@ -177,6 +174,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    POLICIES[Summed.name] = Summed
     if args.texts is None and args.lines is None:
         sys.exit("nothing to measure: give --texts, --lines or both")
     model = {"name": args.model, "device": args.device, "dtype": args.dtype, "threads": args.threads}

@@ -98,12 +98,25 @@ def summary_table(name: str) -> str:
     return table(last["header"], last["rows"])
 
 
+def choice_table() -> str:
+    """The vote, and the best single layer, of each way to score."""
+    last = [entry for entry in entries("choice") if "rows" in entry][-1]
+    header, rows = last["header"], last["rows"]
+    ways = [(n, header[n].partition(",")[0]) for n in range(1, len(header), 2)]
+    vote, layers = rows[-1], rows[:-1]
+    return table(
+        ["% of the questions", "any, by vote", "whole, by vote", "whole, best layer by itself"],
+        [[f"`{way}`", vote[n], vote[n + 1], str(max(int(row[n + 1]) for row in layers))] for n, way in ways],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "perplexity": perplexity_table,
     "trained": trained_table,
     "lines": lambda: retrieval_table("lines", "age"),
     "lines_own_blocks": lambda: retrieval_table("lines_own_blocks", "age"),
     "turns": lambda: retrieval_table("turns", "turn"),
+    "choice": choice_table,
     "ablations": lambda: summary_table("ablations"),
 }
 
