@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from inf_stream.app.demo import CLIP_QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_results_in_the_readme_come_from_the_committed_files() -> None:
-    script = ROOT / "demos" / "bench" / "readme_results.py"
+@pytest.mark.parametrize("name", ["readme_results.py", "quality/readme_tables.py"])
+def test_the_results_in_a_readme_come_from_the_committed_files(name: str) -> None:
+    script = ROOT / "demos" / "bench" / name
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

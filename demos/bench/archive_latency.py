@@ -8,7 +8,8 @@ question is asked with and without recall, in turns, in one process, and the med
 the wall clock, which waits for the disk, stands beside them. Nothing is said about what is found: see `recall.py`. The
 same for frames: two engines take the same ones in turns, one with an archive and one without.
 
-The physical limit: a recall reads its tokens' INT8 keys and values and the whole index once.
+The physical limit: a recall reads its tokens' INT8 keys and values and the whole index once; with `--choose-by
+attention`, instead of the index the keys of all blocks in every layer that has a vote.
 """
 
 import argparse
@@ -75,7 +76,12 @@ def ask(engine: Engine, *, recall: bool) -> tuple[float, float]:
 
 def questions(weights: LoadedWeights, hours: float, args: argparse.Namespace, console: Console) -> dict[str, float]:
     """Medians of asking with and without recall."""
-    archive = {"host_mib": args.host_mib, "disk_mib": args.disk_mib, "recall_tokens": args.recall}
+    archive = {
+        "host_mib": args.host_mib,
+        "disk_mib": args.disk_mib,
+        "recall_tokens": args.recall,
+        "choose_by": args.choose_by,
+    }
     settings = settings_from_mapping({"cache": {"budget_tokens": args.budget}, "archive": archive})
     engine = build_engine(settings, weights)
     frames = 0
@@ -134,6 +140,7 @@ def main() -> None:
     parser.add_argument("--disk-mib", type=int, default=0)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--recall", type=int, default=512)
+    parser.add_argument("--choose-by", choices=("means", "attention"), default="means")
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="file to append the result to")
@@ -144,7 +151,7 @@ def main() -> None:
     results = [questions(weights, hours, args, console) for hours in args.hours]
     print_table(list(results[0]), [[f"{value:g}" for value in r.values()] for r in results])
     print(f"a frame's thread time with an archive over without: {frame_ratio:.3f}")
-    sizes = {k: getattr(args, k) for k in ("model", "budget", "recall", "host_mib", "disk_mib")}
+    sizes = {k: getattr(args, k) for k in ("model", "budget", "recall", "host_mib", "disk_mib", "choose_by")}
     report("archive_latency", {**sizes, "frame_ratio": round(frame_ratio, 3), "result": results}, args.out)
 
 

@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,50 @@ def provenance() -> dict[str, Any]:
 
 def report(name: str, result: dict[str, Any], out: Path | None) -> None:
     """Print the result as one JSON line; append it to the file `out` if there is one."""
-    line = json.dumps({"bench": name, **result, **provenance()})
-    print(line)
+    entry = {"bench": name, **result, **provenance()}
+    print(json.dumps(entry))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a") as file:
-            file.write(line + "\n")
+        append(out, entry)
+
+
+class Parts:
+    """Finished parts of a long benchmark, one JSON line each in a file, so that a rerun goes on where it stopped.
+
+    A part is named by everything that its result depends on. Without a file nothing outlasts the run. A line that was
+    cut off by a kill is passed over.
+    """
+
+    def __init__(self, bench: str, path: Path | None):
+        self._bench, self._path, self._provenance = bench, path, provenance()
+        self._found: dict[str, dict[str, Any]] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                self._take(line)
+
+    def result(self, part: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is in the file for this part, or what `measure` finds, which then is."""
+        name = json.dumps(part, sort_keys=True)
+        if name not in self._found:
+            self._found[name] = found = measure()
+            if self._path is not None:
+                append(self._path, {"bench": self._bench, "part": part, "result": found, **self._provenance})
+        return self._found[name]
+
+    def _take(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        if entry.get("bench") == self._bench and "part" in entry:
+            self._found[json.dumps(entry["part"], sort_keys=True)] = entry["result"]
+
+
+def append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add one JSON line to a file, on a line of its own whatever a kill left before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut_off = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut_off else "") + json.dumps(entry) + "\n")
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:

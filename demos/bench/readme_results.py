@@ -80,8 +80,8 @@ def block() -> str:
             START,
             *endless_rows(),
             f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']}, SmolLM2-135M "
-            "(`demos/bench/perplexity.py`). With this small model it hardly rewards relevance: sinks and recent tokens "
-            "alone stay a little ahead.",
+            "(`demos/bench/quality/perplexity.py`). With this small model it hardly rewards relevance: sinks and "
+            "recent tokens alone stay a little ahead.",
             "",
             *perplexity_rows(),
             END,

@@ -11,8 +11,9 @@ recalled frame shows X than an archived one (lift; 1 is chance). All questions a
 The configurations go through the same stream, each by itself: `alone` has no archive; `recall` is what ships;
 `untimed` is the same without reading times from the question; `all-vote` is that with a vote and a choice of every
 layer; `mean-query` chooses as ReKV (arXiv 2503.00540) does, each layer by itself by the question's mean query,
-without reading times. What a question costs before its first answer token is measured in thread time, with the recall
-and right after it without, so that both have the same machine.
+without reading times; `attended` is `recall` with `archive.choose_by = "attention"`. What a question costs before its
+first answer token is measured in thread time, with the recall and right after it without, so that both have the same
+machine.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import torch
 from common import print_table, report
 from rich.console import Console
 from rich.progress import track
+from rivals import choose_as, take_queries_as_they_are
 
 sys.path.append(str(Path(__file__).parents[1] / "train_demo_model"))
 from captions import CONCEPTS, Picture, load_pictures, sentence
@@ -36,44 +38,16 @@ from features import read_picture
 from inf_stream.base.clock import format_clock
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import Frame
-from inf_stream.cache.archive import Archive, Recall
-from inf_stream.cache.archive.usual import UsualQuery
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.engine.moments import read_span
 from inf_stream.models.weights.loaded import LoadedWeights
 
 S = 1_000_000_000
-CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query")
+CONFIGURATIONS = ("alone", "recall", "untimed", "all-vote", "mean-query", "attended")
 EDGE = 256
 THINGS, FEW = 3, 0.15
 """Things that are asked after in a round, and of how many of the pictures such a thing is in, at most."""
-
-
-class MeanQuery(UsualQuery):
-    """A question is taken as it is."""
-
-    def particular(self, layer: int) -> torch.Tensor:
-        return self._heard[layer]
-
-
-class AllVote(Recall):
-    """Every layer adds its vote and chooses."""
-
-    def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
-        super().__init__(archive, start, between_ns)
-        self._voters = tuple(range(archive.layout.layers))
-
-
-class EachByItself(AllVote):
-    """Every layer chooses, without the votes of those below."""
-
-    def choose(self, layer: int) -> None:
-        self._votes.zero_()
-        super().choose(layer)
-
-
-RIVALS = {"all-vote": AllVote, "mean-query": EachByItself}
 
 
 @dataclass
@@ -99,12 +73,14 @@ class Listener:
     """An engine in one configuration."""
 
     def __init__(self, weights: LoadedWeights, configuration: str, args: argparse.Namespace):
-        archive = {} if configuration == "alone" else {"host_mib": args.archive, "recall_tokens": args.recall}
+        choose_by = "attention" if configuration == "attended" else "means"
+        archive = {"host_mib": args.archive, "recall_tokens": args.recall, "choose_by": choose_by}
+        archive = {} if configuration == "alone" else archive
         settings = settings_from_mapping({"cache": {"budget_tokens": args.budget}, "archive": archive})
         self.engine: Engine = build_engine(settings, weights)
         self.configuration, self.told = configuration, Told()
-        if configuration == "mean-query" and self.engine.cache.archive is not None:
-            self.engine.cache.archive.usual = MeanQuery(self.engine.cache.layout)
+        if configuration == "mean-query":
+            take_queries_as_they_are(self.engine.cache)
 
     def archived_seconds(self) -> set[int]:
         """Of all that could be recalled."""
@@ -124,11 +100,9 @@ class Listener:
         seconds: set[int] = set()
         try:
             if with_recall:
-                span = read_span(asked.text, now_ns) if self.configuration == "recall" else None
+                span = read_span(asked.text, now_ns) if self.configuration in ("recall", "attended") else None
                 cache.open_recall(span)
-                rival = RIVALS.get(self.configuration)
-                if cache.recall is not None and rival is not None:
-                    cache.recall = rival(cache.recall.archive, cache.recall.start, span)
+                choose_as(self.configuration, cache, span)
             chunk = engine._assembler.question(asked.text, now_ns)
             hidden = engine._reader.read(chunk)
             cache.end_choice(learn=False)

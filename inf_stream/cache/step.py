@@ -61,7 +61,7 @@ class CacheStep:
             cache.window.write(layer, rotated_queries, scaling)
         window = cache.layout.sliding_windows[layer]
         if cache.is_asked:
-            cache.hear(layer, queries)
+            cache.hear(layer, queries, scaling)
         read = round_up(self._stop, SLOT_GRID)
         kept = cache.planes.rotated_keys[layer, :, :read]
         hidden = self._hidden(layer, read)

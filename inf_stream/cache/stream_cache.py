@@ -21,7 +21,7 @@ from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, rotate
 from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.archive import Archive, Recall
+from inf_stream.cache.archive import Archive, AttendedRecall, Recall
 from inf_stream.cache.archive.recalled import Lifted, Recalled
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
@@ -268,7 +268,8 @@ class StreamCache:
         self.is_asked = True
         self.archive.usual.begin()
         if self.archive.blocks:
-            recall = Recall(self.archive, self.slots.used, between_ns)
+            kind = AttendedRecall if self.archive.sizes.choose_by == "attention" else Recall
+            recall = kind(self.archive, self.slots.used, between_ns)
             if recall.tokens:
                 self.recall = recall
 
@@ -294,14 +295,14 @@ class StreamCache:
             self.recall.let_go(self.planes, self.slots.used)
             self.recall = None
 
-    def hear(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"]) -> None:
+    def hear(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float) -> None:
         """A layer's unrotated queries of the question: write what it then chooses behind the live tokens."""
         recall, archive = self.recall, self.archive
         assert archive is not None, "nobody else listens"
         archive.usual.hear(layer, queries)
         if not isinstance(recall, Recall) or self.layout.sliding_windows[layer] is not None:
             return
-        recall.choose(layer)
+        recall.choose(layer, queries, scaling)
         chosen = recall.chosen(layer)
         keys, values = archive.read(layer, chosen)
         segments = archive.segments(chosen) if self.layout.segmented else None

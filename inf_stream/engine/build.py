@@ -110,6 +110,7 @@ def _make_archive(settings: Settings, layout: CacheLayout, policy: Policy) -> Ar
         Path(archive.folder) if archive.folder else None,
         archive.merge_above,
         archive.keep_recalled,
+        archive.choose_by,
     )
     return Archive(layout, sizes)
 

@@ -42,6 +42,8 @@ class ArchiveSizes:
         merge_above: how alike two frames in a row must be to be kept as one, as the cosine of their mean keys around
             the mean of all; above 1 none are.
         keep_recalled: what a question calls back stays with the memory until the next one does.
+        choose_by: ``means`` compares a question's mean query with the blocks' mean keys; ``attention`` lets each of
+            its tokens attend to all archived keys.
     """
 
     host_bytes: int
@@ -50,6 +52,7 @@ class ArchiveSizes:
     folder: Path | None = None
     merge_above: float = 0.95
     keep_recalled: bool = False
+    choose_by: str = "means"
 
 
 @dataclass
@@ -240,6 +243,10 @@ class Archive:
         """The same places, earlier tokens first."""
         return places[self._facts.first[places].argsort()]
 
+    def spans(self, places: Int[Tensor, "blocks"]) -> tuple[Int[Tensor, "blocks"], Int[Tensor, "blocks"]]:
+        """Running number of the first token of each place's block, and how many it has."""
+        return self._facts.first[places], self._facts.tokens[places]
+
     def times_ns(self) -> Int[Tensor, "places"]:
         """Stream time at which each place's block begins."""
         return self._facts.from_ns
@@ -254,6 +261,11 @@ class Archive:
         """Unrotated keys and values of one layer, blocks side by side."""
         assert self._store is not None, "blocks were chosen"
         return self._store.read(layer, self.numbers(places))
+
+    def keys(self, layer: int, places: Int[Tensor, "blocks"]) -> Float[Tensor, "kv_heads slots head_dim"]:
+        """The keys of `read` alone."""
+        assert self._store is not None, "there are candidates"
+        return self._store.keys(layer, self.numbers(places))
 
     def filled(self, places: Int[Tensor, "blocks"]) -> Bool[Tensor, "slots"]:
         """Which of the slots of `read` hold a token."""

@@ -56,21 +56,29 @@ class Recall(Recalled):
         # While a long question is read, new blocks may take the places of the oldest.
         self._stale = (self.archive.numbers(self._allowed.cpu()) != self._numbers).to(self._stale.device)
 
-    def choose(self, layer: int) -> None:
-        """Let a layer choose by what it heard of the question, in rising order of layers."""
+    def choose(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float) -> None:
+        """Let a layer choose by what it heard of the question, in rising order of layers.
+
+        `queries` are its unrotated ones of the question's latest part, which the archive has heard already.
+        """
         if layer > self._voters[-1]:
             self._chosen[layer], self._hidden[layer] = self._chosen[self._voters[-1]], self._hidden[self._voters[-1]]
             return
-        index = self.archive.index_of(layer)
-        layout = self.archive.layout
-        asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
-        scores = (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
+        scores = self._scores(layer, queries, scaling)
         self._votes += (scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-12)
         best = self._allowed[self._votes.masked_fill(self._stale, -torch.inf).topk(self.blocks).indices].cpu()
         self._chosen[layer] = chosen = self.archive.in_time_order(best)
         gone = torch.isin(chosen, self._allowed[self._stale].cpu()).repeat_interleave(self.archive.block_tokens)
         filled = self.archive.filled(chosen) & ~gone
         self._hidden[layer] = None if bool(filled.all()) else ~filled
+
+    def _scores(
+        self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float
+    ) -> Float[Tensor, "candidates"]:
+        """How well the mean key of every candidate answers what is particular to the question."""
+        index, layout = self.archive.index_of(layer), self.archive.layout
+        asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
+        return (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
 
     def chosen(self, layer: int) -> Int[Tensor, "blocks"]:
         """Places of what the layer chose, in time order."""

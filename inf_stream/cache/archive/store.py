@@ -106,25 +106,36 @@ class BlockStore:
         self, layer: int, numbers: Int[Tensor, "blocks"]
     ) -> tuple[Float[Tensor, "kv_heads slots head_dim"], Float[Tensor, "kv_heads slots head_dim"]]:
         """Keys and values of one layer of these blocks, side by side, in the cache's format and on its device."""
+        keys, values = self._decode(layer, numbers, slice(0, 2))
+        return keys, values
+
+    def keys(self, layer: int, numbers: Int[Tensor, "blocks"]) -> Float[Tensor, "kv_heads slots head_dim"]:
+        """The keys of `read` alone."""
+        return self._decode(layer, numbers, slice(0, 1))[0]
+
+    def _decode(
+        self, layer: int, numbers: Int[Tensor, "blocks"], which: slice
+    ) -> Float[Tensor, "planes kv_heads slots head_dim"]:
         assert bool((numbers >= self.oldest).all()), "these blocks are still there"
-        codes, scales = self._gather(layer, numbers)
+        codes, scales = self._gather(layer, numbers, which)
         layout = self._layout
         codes, scales = codes.to(layout.device, non_blocking=True), scales.to(layout.device, non_blocking=True)
         both = codes.to(layout.dtype) * scales.to(layout.dtype).unsqueeze(-2)
-        keys, values = both.permute(1, 2, 0, 3, 4).flatten(2, 3)
-        return keys, values
+        return both.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
-    def _gather(self, layer: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def _gather(self, layer: int, numbers: Tensor, which: slice) -> tuple[Tensor, Tensor]:
         places = numbers % self.host_blocks
         if self._disk is None:
-            return self._host[0][:, layer].index_select(0, places), self._host[1][:, layer].index_select(0, places)
+            codes, scales = (ring[:, layer, which].index_select(0, places) for ring in self._host)
+            return codes, scales
         on_disk = numbers < self.written - self.host_blocks
         below = numbers[on_disk] % self.disk_blocks
         found = []
         for host, disk in zip(self._host, self._disk, strict=True):
-            rows = torch.empty(len(numbers), *host.shape[2:], dtype=host.dtype)
-            rows[~on_disk] = host[:, layer].index_select(0, places[~on_disk])
-            rows[on_disk] = disk[:, layer].index_select(0, below)
+            host, disk = host[:, layer, which], disk[:, layer, which]
+            rows = torch.empty(len(numbers), *host.shape[1:], dtype=host.dtype)
+            rows[~on_disk] = host.index_select(0, places[~on_disk])
+            rows[on_disk] = disk.index_select(0, below)
             found.append(rows)
         return found[0], found[1]
 

@@ -26,7 +26,8 @@ class InfMLLM(Policy):
 
     What the paper leaves open is a setting. The default slope is the smallest with which the cache keeps turning over
     (`tests/cache/test_attention_bias.py`); larger ones and pooling did no better on a real book
-    (`demos/bench/perplexity.py`, `demos/bench/results/perplexity.jsonl`). Heads are averaged, as TOVA found best.
+    (`demos/bench/quality/perplexity.py`, `demos/bench/results/perplexity.jsonl`). Heads are averaged, as TOVA found
+    best.
     """
 
     name: ClassVar[str] = "inf-mllm"

@@ -1,0 +1,129 @@
+"""Blocks chosen by attention: as written out token by token, and where mean keys see nothing."""
+
+import pytest
+import torch
+from support.toy_stream import TagMaker, toy_inputs, toy_layout
+from test_archive import archived, live
+from torch import Tensor
+
+from inf_stream.base.config import settings_from_mapping
+from inf_stream.base.errors import ConfigError
+from inf_stream.base.tokens import NO_FRAME
+from inf_stream.cache.archive import AttendedRecall, attended
+from inf_stream.cache.stream_cache import StreamCache
+
+SCALING = 0.3
+
+
+def heard(cache: StreamCache, parts: list[list[tuple[Tensor, Tensor, Tensor]]]) -> AttendedRecall:
+    """A question in parts, of which each layer's inputs are given; the recall is left open."""
+    cache.set_mark()
+    cache.open_recall()
+    tags = TagMaker()
+    tags.segment = 10_000
+    for inputs in parts:
+        step = cache.begin(tags.text(inputs[0][0].shape[1]))
+        for layer, (q, k, v) in enumerate(inputs):
+            step.attend(layer, q, k, v, SCALING)
+        cache.commit(step)
+    assert isinstance(cache.recall, AttendedRecall)
+    return cache.recall
+
+
+def leave(cache: StreamCache) -> None:
+    cache.end_choice(learn=False)
+    cache.close_recall()
+    cache.return_to_mark()
+
+
+def written_out(cache: StreamCache, layer: int, queries: Tensor) -> Tensor:
+    """The score of every block, one token of the question and one head at a time."""
+    archive = cache.archive
+    assert archive is not None
+    places = torch.nonzero(archive.candidates())[:, 0]
+    keys, filled = archive.read(layer, places)[0], archive.filled(places)
+    first, tokens = archive.spans(places)
+    block, group = archive.block_tokens, queries.shape[0] // keys.shape[0]
+    half = (block + 1) // 2
+    scores = torch.zeros(len(places), dtype=torch.float64)
+    for head, one_head in enumerate(queries):
+        for query in one_head:
+            logits = (keys[head // group] @ (query * SCALING)).masked_fill(~filled, -torch.inf)
+            share = logits.double().softmax(-1).view(len(places), block)
+            for n in range(len(places)):
+                own = float(share[n].sum())
+                for m in range(len(places)):
+                    if any(archive.frames()[places[i]] != NO_FRAME for i in (n, m)):
+                        continue
+                    if first[m] + tokens[m] == first[n]:
+                        own = max(own, float(share[m, half:].sum()))
+                    if first[n] + tokens[n] == first[m]:
+                        own = max(own, float(share[m, :half].sum()))
+                scores[n] = max(float(scores[n]), own)
+    return scores
+
+
+@pytest.mark.parametrize("most", [1 << 22, 40], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("policy", ["inf-mllm", "streaming-llm", "h2o"])
+def test_scores_are_those_written_out(policy: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attended, "_MOST_LOGITS", most)
+    layout = toy_layout(query_heads=4, kv_heads=2)
+    cache = archived(policy, layout, choose_by="attention")
+    live(cache, TagMaker(), 0, 30)
+    parts = [toy_inputs(layout, 3, 77), toy_inputs(layout, 2, 78)]
+    recall = heard(cache, parts)
+    for layer in range(layout.layers):
+        both = torch.cat([part[layer][0] for part in parts], dim=1)
+        expected = written_out(cache, layer, both)
+        if layer in recall._strongest:
+            assert torch.allclose(recall._strongest[layer].double(), expected, atol=1e-5)
+    assert 0 in recall._strongest
+    leave(cache)
+    cache.check()
+
+
+def record(choose_by: str, names: Tensor) -> StreamCache:
+    """A record of noise in which every 32nd token is a name."""
+    layout = toy_layout(layers=1, query_heads=1, kv_heads=1, head_dim=16)
+    cache = archived("streaming-llm", layout, choose_by=choose_by, recall_tokens=64)
+    tags, random = TagMaker(), torch.Generator().manual_seed(1)
+    for number in range(len(names) * 32 // 8):
+        keys = torch.randn(1, 8, 16, generator=random, dtype=torch.float64)
+        if number % 4 == 3:
+            keys[0, 6] = names[number // 4]
+        step = cache.begin(tags.text(8))
+        step.attend(0, keys, keys, keys, SCALING)
+        cache.commit(step)
+    return cache
+
+
+def found(cache: StreamCache, name: Tensor) -> set[int]:
+    """Numbers of the tokens that are recalled for a question of filler and a name."""
+    asked = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    asked[0, 3] = name
+    cache.set_mark()
+    cache.open_recall()
+    step = cache.begin(TagMaker().text(6))
+    step.attend(0, asked, torch.zeros_like(asked), torch.zeros_like(asked), SCALING)
+    cache.commit(step)
+    cache.end_choice(learn=False)
+    assert cache.recall is not None
+    assert cache.archive is not None
+    first, tokens = cache.archive.spans(cache.recall.chosen(0))
+    cache.close_recall()
+    cache.return_to_mark()
+    return {n for one, count in zip(first.tolist(), tokens.tolist(), strict=True) for n in range(one, one + count)}
+
+
+def test_one_token_is_enough_and_what_follows_it_comes_along() -> None:
+    names = torch.randn(30, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64).sign() * 2.5
+    attended_to, by_means = record("attention", names), record("means", names)
+    around = {n: set(range(32 * n + 28, 32 * n + 34)) for n in range(2, 20)}
+    assert all(around[n] <= found(attended_to, names[n]) for n in around)
+    assert sum(around[n] <= found(by_means, names[n]) for n in around) < len(around) // 2
+
+
+def test_the_setting_is_known_by_its_two_names() -> None:
+    assert settings_from_mapping({"archive": {"choose_by": "attention"}}).archive.choose_by == "attention"
+    with pytest.raises(ConfigError, match="choose_by"):
+        settings_from_mapping({"archive": {"choose_by": "chance"}})
