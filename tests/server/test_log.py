@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 from support.command_line import save_tiny
+from support.gemini_clients import serving_securely
 from support.plain_requests import get
 from support.realtime_clients import image_item, serving, text_item, until
 from support.serving import ListMaker, picture, run_clean
@@ -193,6 +194,31 @@ def test_refusals_and_ends_by_the_server(log: pytest.LogCaptureFixture) -> None:
         assert (keyless["status"], keyless["method"], keyless["path"]) == (401, "GET", "/v1/models")
         assert (unknown["status"], len(unknown["path"])) == (404, 200)
         assert not {KEY, WRONG_KEY, SECRET} & set(re.findall(r"[\w-]+", str(heard.lines)))
+
+    run_clean(main())
+
+
+@pytest.mark.parametrize(
+    "first", [{"setup": SECRET}, {"setup": {}, "clientContent": SECRET}, {"clientContent": SECRET}]
+)
+def test_a_refusal_that_quotes_its_message_is_told_to_its_client_alone(
+    log: pytest.LogCaptureFixture, first: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with serving_securely() as server:
+            async with server.socket() as raw:
+                await raw.say(**first)
+                assert (await raw.closed())[0] == 1007
+            async with server.socket() as raw:
+                await raw.say(setup={})
+                await raw.say(clientContent=SECRET)
+                code, reason = await raw.closed()
+                assert (code, SECRET in reason) == (1007, True)
+            await server.is_empty()
+        heard = Heard(log)
+        closed = [*heard.all("connection closed"), *heard.all("session closed")]
+        assert [(one["code"], one["reason"]) for one in closed] == [(1007, "a message was refused")] * 3
+        assert SECRET not in str(heard.lines)
 
     run_clean(main())
 

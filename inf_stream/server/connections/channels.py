@@ -153,6 +153,6 @@ class Channels:
         assert channel.hang_up is not None, "a closed channel says why"
         stats = channel.session.stats()
         counts = {f"frames_{outcome}": stats["frames"][outcome] for outcome in (ACCEPTED, DROPPED, ERROR)}
-        facts = {"code": channel.hang_up.code, "reason": channel.hang_up.reason, "age_s": stats["age_s"]}
+        facts = {"code": channel.hang_up.code, "reason": channel.hang_up.logged, "age_s": stats["age_s"]}
         _LOG.info("session closed", extra=fields(session=channel.session.id, **facts, **counts))
         self._on_closed(channel)

@@ -187,7 +187,7 @@ class SocketDoor:
             end = HangUp(INTERNAL, "the server failed; its log says more")
         finally:
             self._on_closed(end)
-            facts = {"path": request.path, "code": end.code, "reason": end.reason}
+            facts = {"path": request.path, "code": end.code, "reason": end.logged}
             _LOG.info("connection closed", extra=fields(session=session_id, **facts))
         if not is_over:
             await close(socket, end.code, end.reason)

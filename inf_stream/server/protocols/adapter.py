@@ -25,6 +25,11 @@ class HangUp:
     code: int
     reason: str
 
+    @property
+    def logged(self) -> str:
+        """The reason as far as it is in our own words: what is wrong with a message may quote it."""
+        return "a message was refused" if self.code == INVALID else self.reason
+
 
 @dataclass(frozen=True, slots=True)
 class TakeFrames:
