@@ -173,10 +173,11 @@ def test_systemd_takes_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
     for words in (["verify"], ["security", "--offline=true", "--threshold=25"]):
         done = subprocess.run(["systemd-analyze", *words, here], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
-        if "Unknown" in said and "offline" in said:
+        if "unrecognized option" in said:
             pytest.skip("this systemd-analyze judges installed units only")
         assert done.returncode == 0, said
-        assert words != ["verify"] or not said, said
+        ours = [line for line in said.splitlines() if UNIT.name in line]
+        assert words[0] != "verify" or not ours, "what it says of other units of this machine is not our concern"
 
 
 # ---- the page ----------------------------------------------------------------------------------------
