@@ -36,14 +36,14 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._model_seconds = Histogram(
             "inf_stream_model_seconds",
-            "Work of the model: encode frames, read a chunk of several tokens, decode one token of an answer",
+            "Passes of the model: encode frames, read a chunk of tokens, decode a token of one answer or several",
             ["work"],
             buckets=_STEP_S,
             registry=registry,
         )
         self._step_seconds = Histogram(
-            "inf_stream_step_seconds", "Turns of the engine's thread by kind", ["step"], buckets=_STEP_S,
-            registry=registry,
+            "inf_stream_step_seconds", "Steps of sessions by kind; one made together with others counts for each",
+            ["step"], buckets=_STEP_S, registry=registry,
         )  # fmt: skip
         self._frames = Counter(
             "inf_stream_frames", "Frames by what became of them", ["outcome", "reason"], registry=registry
