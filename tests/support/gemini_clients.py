@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from inf_stream.base.config import ServerSettings
+from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.running import RunningServer, running_server
 from inf_stream.server.web.access import Access
 from inf_stream.server.web.tls import self_signed_certificate, tls_context
@@ -63,18 +64,21 @@ class SecureServer:
 
 @asynccontextmanager
 async def serving_securely(
-    maker: ListMaker | None = None, keys: tuple[str, ...] = (KEY,), **changes: Any
+    maker: ListMaker | None = None,
+    keys: tuple[str, ...] = (KEY,),
+    folder: StateFolder | None = None,
+    **changes: Any,
 ) -> AsyncIterator[SecureServer]:
     """A server on a free port of this machine with a certificate of its own; `changes` are settings."""
     certificate = self_signed_certificate("127.0.0.1")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "own.pem"
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "own.pem"
         file.write_bytes(certificate)
         tls = tls_context(ServerSettings(certificate=str(file)))
     text = certificate.decode()
     trust = ssl.create_default_context(cadata=text[text.index("-----BEGIN CERTIFICATE") :])
     settings = server_settings(**{"drain_s": 5.0} | changes)
-    async with running_server(maker or ListMaker(), settings, Access(keys), tls) as running:
+    async with running_server(maker or ListMaker(), settings, Access(keys), tls, folder=folder) as running:
         yield SecureServer(running, trust)
 
 

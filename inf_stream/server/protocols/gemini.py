@@ -183,8 +183,8 @@ class GeminiAdapter:
         Raises:
             StateError: it is not what `state` gives.
         """
-        config = GeminiConfig(**state.fact("config", dict))
-        self._config = dataclasses.replace(config, ignored=tuple(config.ignored))
+        config = state.fact("config", dict)
+        self._config = GeminiConfig(**config | {"ignored": tuple(config["ignored"])})
         self._is_set_up = state.fact("is_set_up", bool)
         self._unasked = list(state.fact("unasked", list))
         self._turns = {question_id: _Turn(texts) for question_id, texts in state.fact("turns", dict).items()}
