@@ -26,7 +26,7 @@ from support.tiny_models import tiny_tokenizer, tiny_weights
 
 from inf_stream.cache.policies import POLICIES, make_policy
 from inf_stream.cache.policies.base import Evidence
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 STORY = "".join(f"On day {n} the sea was {'calm' if n % 3 else 'rough'}, and nobody came. " for n in range(900))
 

@@ -35,7 +35,7 @@ from inf_stream.cache.policies.base import Evidence
 from inf_stream.cache.policies.inf_mllm import InfMLLM
 from inf_stream.engine.build import load_weights
 from inf_stream.models.stream_model import StreamModel
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 DISTANCES = [0, 10, 20, 30, 40, 60]
 

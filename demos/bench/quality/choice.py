@@ -35,7 +35,7 @@ from inf_stream.base.config import settings_from_mapping
 from inf_stream.cache.archive.blocks import TEXT_TOKENS
 from inf_stream.cache.step import CacheStep
 from inf_stream.engine.build import load_weights
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 WAYS = ("mean", "particular", "attention", "surroundings")
 

@@ -27,7 +27,7 @@ from inf_stream.base.config import settings_from_mapping
 from inf_stream.engine.assemble import Turn
 from inf_stream.engine.build import build_engine
 from inf_stream.engine.moments import read_span
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 RECALLS = {"": "", "recall": "recall", "attended": "attended", "rekv": "mean-query", "all-vote": "all-vote"}
 S = 1_000_000_000

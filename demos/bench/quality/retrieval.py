@@ -18,7 +18,7 @@ from plots import draw_points
 
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.engine.build import load_weights
-from inf_stream.models.weights import LoadedWeights
+from inf_stream.models.weights.loaded import LoadedWeights
 
 COLUMNS = [
     "full", "inf-mllm", "streaming-llm", "h2o", "tova", "sliding-window",
