@@ -51,6 +51,12 @@ def test_an_answer_is_told_piece_by_piece_and_what_it_rests_on_at_its_end(client
         "inf_stream"]["reason"] == "length"  # fmt: skip
 
 
+def test_a_question_about_a_time_that_is_not_there_is_answered_with_a_warning(client: GeminiListener) -> None:
+    client.asks("what was shown at 12:30?")
+    (_, last, _) = client.hears("a", warning="beware")
+    assert last["serverContent"]["modelTurn"]["parts"][0]["partMetadata"]["inf_stream"]["warning"] == "beware"
+
+
 # ---- barge-in ----------------------------------------------------------------------------------------
 
 

@@ -60,8 +60,7 @@ def test_every_error_code_is_listed_and_no_other() -> None:
 
 
 def test_every_limit_that_a_client_is_told_is_listed() -> None:
-    adapter = StreamAdapter(FakeSession(), LIMITS, Watchman(WATCH_LIMITS), "handle")
-    (hello,) = told(adapter.opened())
+    (hello,) = told(StreamAdapter(FakeSession(), LIMITS, Watchman(WATCH_LIMITS), "handle").opened())
     assert list(table("| `limits` | what |")) == list(hello["limits"])
 
 
@@ -102,6 +101,5 @@ def test_every_end_of_an_answer_is_listed() -> None:
 @pytest.mark.parametrize("code", sorted(_CLOSE_CODES - {1006}))
 def test_every_close_code_is_listed(code: int) -> None:
     names = ("NORMAL", "GOING_AWAY", "INVALID", "POLICY", "INTERNAL", "TRY_LATER")
-    known = {getattr(adapter, name) for name in names}
-    assert known <= _CLOSE_CODES
+    assert {getattr(adapter, name) for name in names} <= _CLOSE_CODES
     assert re.search(rf"\b{code}\b", PAGE.partition("**Close codes**")[2].partition("\n\n")[0])

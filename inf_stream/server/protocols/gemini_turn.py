@@ -24,6 +24,8 @@ def completed(answer: AnswerFinished, ignored: Sequence[str], trigger: str | Non
         "ttft_s": answer.ttft_s,
         "stats": answer.stats,
     }
+    if answer.warning is not None:
+        facts["warning"] = answer.warning
     if trigger is not None:
         facts["trigger"] = trigger
     if ignored:
