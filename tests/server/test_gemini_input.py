@@ -91,7 +91,8 @@ def test_what_a_text_server_has_no_use_for_is_taken_and_named_with_the_answer() 
         "generationConfig.speechConfig",
         "generationConfig.responseModalities",
     ]
-    client = GeminiListener({f"field{n:03}": 1 for n in range(900)})
+    many = {f"field{n:03}": 1 for n in range(900)}
+    client = GeminiListener(many | {"generationConfig": many})
     client.asks("how?")
     facts = client.hears()[0]["serverContent"]["modelTurn"]["parts"][0]["partMetadata"]["inf_stream"]
     assert len(facts["ignored"]) == 32, "however many there are"
