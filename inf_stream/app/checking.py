@@ -1,8 +1,8 @@
 """Settings that can be refused without the model."""
 
 from inf_stream.base.config import Settings
+from inf_stream.cache.archive.checks import check_archive
 from inf_stream.cache.policies import make_policy
-from inf_stream.engine.build import check_archive
 from inf_stream.models.weights.placement import machine_facts, resolve_device, resolve_dtype
 
 

@@ -115,7 +115,8 @@ def _play_clip(engine: Engine, screen: Screen, settings: Settings, memory_map: P
         modest = f"{MODEST}\n" if settings.model.name == SEES else ""
         screen.write(
             f"{length_s:.0f} seconds of video, {settings.source.fps:g} frame a second, through a cache of "
-            f"{settings.cache.budget_tokens} tokens, by {settings.model.name}.\n{modest}\n"
+            f"{settings.cache.budget_tokens} tokens, by {settings.model.name}.\n"
+            f"What it keeps is drawn into {memory_map} at the end.\n{modest}\n"
         )
         source.frame_size = engine.model.vision.frame_size
         report = TextReport(screen, StreamProgress(screen.errors, "watching", length_s), questions=True)
@@ -168,7 +169,7 @@ def _play_book(engine: Engine, screen: Screen, settings: Settings, memory_map: P
     screen.write(
         f"Moby-Dick, chapters 1 to 14 ({len(text):,} characters), read through a cache of "
         f"{settings.cache.budget_tokens} tokens by {settings.model.name}, which reads text only.\n"
-        "Each question is about the page just read.\n\n"
+        f"Each question is about the page just read; what is kept is drawn into {memory_map} at the end.\n\n"
     )
     report = TextReport(screen, StreamProgress(screen.errors, "reading", len(text)), stats=True, questions=True)
     _play(engine, BookStream(text, STOPS), report, settings, memory_map)

@@ -69,8 +69,13 @@ def run_stream(
                 await loop.run(lambda: loop.read(stream))
                 return False
             gently = _EndThenStop(stream.close, loop.stop, report)
+
+            async def feed() -> None:
+                await loop.read(stream)
+                gently.stream_ended = True
+
             with on_interrupt(gently, signal.SIGINT, signal.SIGTERM):
-                await loop.run(lambda: loop.read(stream))
+                await loop.run(feed)
             return gently.used
 
     try:
@@ -84,17 +89,17 @@ def run_stream(
 
 
 class _EndThenStop:
-    """Two stages of Ctrl-C: first the stream ends, then everything does."""
+    """Two stages of Ctrl-C: first the stream ends, if it has not by itself, then everything does."""
 
     def __init__(self, end: Callable[[], None], stop: Callable[[], None], report: Report):
         self._end, self._stop, self._report = end, stop, report
-        self.used = False
+        self.used = self.stream_ended = False
 
     def __call__(self) -> None:
-        if self.used:
+        is_second, self.used = self.used, True
+        if is_second or self.stream_ended:
             self._stop()
             return
-        self.used = True
         self._report.note("ending the stream; press Ctrl-C again to stop at once")
         self._end()
 

@@ -19,7 +19,12 @@ _DEFAULTS = (
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group("output").add_argument(
-        "--memory-map", metavar="FILE", type=Path, default=Path("memory-map.png"), help="[default: memory-map.png]"
+        "--memory-map",
+        metavar="FILE",
+        type=Path,
+        default=Path("memory-map.png"),
+        help="where to draw what is still in the cache at the end, a PNG picture in the place of any older one "
+        "[default: memory-map.png, in this folder]",
     )
     add_setting_flags(parser.add_argument_group("model"), _MODEL_FLAGS, _DEFAULTS)
     add_setting_flags(parser.add_argument_group("memory"), _MEMORY_FLAGS, _DEFAULTS)

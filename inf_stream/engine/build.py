@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
-from inf_stream.base.config import ArchiveSettings, Settings
-from inf_stream.base.errors import BudgetError, ConfigError
+from inf_stream.base.config import Settings
+from inf_stream.base.errors import BudgetError
 from inf_stream.base.layout import CacheLayout
 from inf_stream.cache.archive import Archive, ArchiveSizes
+from inf_stream.cache.archive.checks import check_archive
 from inf_stream.cache.policies import make_policy
 from inf_stream.cache.policies.base import Policy
 from inf_stream.cache.sizes import CacheSizes, Footprint, footprint
@@ -66,24 +67,6 @@ def build_engine(settings: Settings, weights: LoadedWeights, stopwatch: Stopwatc
 def recall_tokens(settings: Settings) -> int:
     """Most tokens that come back for a question: never more than the cache keeps; 0 without an archive."""
     return min(settings.archive.recall_tokens, settings.cache.budget_tokens) if settings.archive.host_mib else 0
-
-
-def check_archive(archive: ArchiveSettings, policy: Policy) -> None:
-    """Refuse an archive that no stream could have.
-
-    Raises:
-        ConfigError: a disk without memory in front of it, or a policy that forgets nothing.
-    """
-    if archive.disk_mib and not archive.host_mib:
-        raise ConfigError(
-            f"archive.disk_mib is {archive.disk_mib}, but archive.host_mib is 0; blocks go through memory to the "
-            "disk: give the former some too (--archive MIB)"
-        )
-    if archive.host_mib and not policy.bounded:
-        raise ConfigError(
-            f"archive.host_mib is {archive.host_mib}, but '{policy.name}' forgets nothing that could be archived; "
-            "leave out one of the two"
-        )
 
 
 def _make_archive(settings: Settings, layout: CacheLayout, policy: Policy) -> Archive | None:

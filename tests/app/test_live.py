@@ -77,6 +77,25 @@ def test_an_interrupt_ends_a_live_stream_and_its_question_is_answered(
     ]
 
 
+def test_an_interrupt_of_the_last_answer_stops_it_at_once(
+    capsys: pytest.CaptureFixture[str], seeing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no stream left to end."""
+    decoded: list[int] = []
+
+    def decoding(self: Engine) -> AnswerStep:
+        decoded.append(1)
+        if len(decoded) == 2:
+            interrupt()
+        return AnswerStep("x")
+
+    monkeypatch.setattr(Engine, "step_answer", decoding)
+    ran = watch(capsys, seeing, "--json", "--duration", "2.5", "--set", "source.connect_timeout_s=0.1")
+    assert ran.status == 130
+    assert [a["stats"]["finished"] for a in ran.answers] == ["cancelled"]
+    assert "press Ctrl-C again" not in ran.err
+
+
 def test_a_second_interrupt_stops_at_once(
     capsys: pytest.CaptureFixture[str], seeing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
