@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inf_stream.app.keeping import Keeping
 from inf_stream.app.model_names import check_model, with_model
+from inf_stream.app.progress import starting
 from inf_stream.app.questions import PlannedQuestion, parse_duration
 from inf_stream.app.recordings import is_recording
 from inf_stream.app.showing import Output
@@ -67,10 +68,11 @@ def ask(request: AskRequest) -> int:
         raise ConfigError(f"nothing is asked{about}; write: inf-stream ask VIDEO QUESTION, or add --questions FILE")
     check_model(request.settings.model.name, sees=request.video is not None)
     with _source(request, until_ns) as source:
-        from inf_stream.app.checking import check_settings
+        with starting():
+            from inf_stream.app.checking import check_settings
 
-        check_settings(request.settings)
-        from inf_stream.app.watching import watch
+            check_settings(request.settings)
+            from inf_stream.app.watching import watch
 
         watch(request, source, until_ns)
     return 0
@@ -85,10 +87,11 @@ def _source(request: AskRequest, until_ns: int | None) -> Source:
 def _replay(request: AskRequest, folder: str) -> None:
     _require_nothing_else(request, folder)
     check_model(request.settings.model.name, sees=False)
-    from inf_stream.app.checking import check_settings
+    with starting():
+        from inf_stream.app.checking import check_settings
 
-    check_settings(request.settings)
-    from inf_stream.app.watching import replay_recording
+        check_settings(request.settings)
+        from inf_stream.app.watching import replay_recording
 
     replay_recording(folder, request.settings, request.output)
 

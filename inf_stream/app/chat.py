@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inf_stream.app.keeping import Keeping
 from inf_stream.app.model_names import check_model, with_model
+from inf_stream.app.progress import starting
 from inf_stream.app.questions import parse_duration, plan_questions
 from inf_stream.app.showing import Output
 from inf_stream.app.videos import open_video
@@ -58,16 +59,16 @@ def chat(request: ChatRequest) -> int:
     request.keeping.check(request.record)
     check_model(request.settings.model.name, sees=sees)
     with _video(request, until_ns) as source:
-        from inf_stream.app.checking import check_settings
+        with starting():
+            from inf_stream.app.checking import check_settings
 
-        check_settings(request.settings)
-        if planned:
+            check_settings(request.settings)
             from inf_stream.app.reading import read_text
-
-            read_text(request, planned)
-        else:
             from inf_stream.app.talking import converse
 
+        if planned:
+            read_text(request, planned)
+        else:
             converse(request, source, until_ns)
     return 0
 

@@ -20,6 +20,8 @@ from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import (
     AnswerCancelled,
     AnswerFinished,
+    AnswerStarted,
+    FinishReason,
     FramesIngested,
     OutputEvent,
     Question,
@@ -64,7 +66,8 @@ class Conversation:
         self._open: list[str] = []
         self._idle = asyncio.Event()
         self._idle.set()
-        self._cancelled = False
+        self._cancelled = self._leaving = False
+        self._begun: str | None = None
         self.left_by_interrupt = False
 
     def show(self, event: OutputEvent) -> None:
@@ -73,11 +76,16 @@ class Conversation:
         match event:
             case FramesIngested(at_ns=at_ns):
                 self._video_ns = at_ns
-            case AnswerFinished(question):
+            case AnswerStarted(question):
+                self._begun = question.id
+            case AnswerFinished(question, reason=reason):
                 self._open.remove(question.id)
+                if reason is FinishReason.CANCELLED and self._begun != question.id and not self._leaving:
+                    self._report.note("[cancelled]")
                 if not self._open:
                     self._idle.set()
-                    self._prompt()
+                    if not self._leaving:
+                        self._prompt()
 
     def note(self, message: str) -> None:
         """Tell the user something."""
@@ -89,7 +97,7 @@ class Conversation:
             self._cancelled = True
             self._cancel_open()
             return
-        self.left_by_interrupt = True
+        self.left_by_interrupt = self._leaving = True
         leave()
 
     async def hold(self, session: SessionLoop, lines: Lines) -> None:
@@ -99,6 +107,7 @@ class Conversation:
         while (line := await lines.next()) is not None:
             line = line.strip()
             if line in ("/quit", "/exit"):
+                self._leaving = True
                 session.stop()
                 return
             if line.startswith("/"):

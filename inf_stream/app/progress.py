@@ -6,15 +6,22 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TransferSpeedColumn
 
+from inf_stream.app.piped_console import PipedConsole
 from inf_stream.models.weights.fetch import Progress as BytesProgress
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Show on standard error that the program is about to start, while the large libraries are imported."""
+    with _spinner(PipedConsole(stderr=True)) as spinner:
+        spinner.add_task("starting", total=None)
+        yield
 
 
 @contextmanager
 def loading(console: Console, name: str) -> Iterator[BytesProgress]:
     """Show that the model `name` is being loaded; what is yielded shows bytes when they are downloaded."""
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=not _shown(console)
-    ) as spinner:
+    with _spinner(console) as spinner:
         spinner.add_task(f"loading {name}", total=None)
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
@@ -75,6 +82,11 @@ class StreamProgress:
         if self._live is not None:
             self._live[0].stop()
             self._live = None
+
+
+def _spinner(console: Console) -> Progress:
+    columns = SpinnerColumn(), TextColumn("{task.description}")
+    return Progress(*columns, console=console, transient=True, disable=not _shown(console))
 
 
 def _shown(console: Console) -> bool:

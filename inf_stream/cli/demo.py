@@ -34,9 +34,11 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = merge(None, [*_DEFAULTS, *overrides(arguments, _MODEL_FLAGS | _MEMORY_FLAGS)])
     require_memory_map(arguments.memory_map)
     from inf_stream.app.model_names import check_model, with_model
+    from inf_stream.app.progress import starting
 
     check_model(with_model(settings, sees=True).model.name, sees=False)
-    from inf_stream.app.demo import demo
+    with starting():
+        from inf_stream.app.demo import demo
 
     return demo(settings, arguments.memory_map)
 

@@ -11,10 +11,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from inf_stream.app import doctor
     from inf_stream.app.piped_console import PipedConsole
+    from inf_stream.app.progress import starting
 
-    report = doctor.checks(doctor.gather())
+    with starting():
+        from inf_stream.app import doctor
+
+        report = doctor.checks(doctor.gather())
     if arguments.json:
         sys.stdout.write(doctor.as_json(report) + "\n")
     else:

@@ -54,10 +54,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = merge(arguments.config, overrides(arguments, SERVE_FLAGS | ENGINE_FLAGS))
+    from inf_stream.app.progress import starting
     from inf_stream.server.early import refuse_early
 
     refuse_early(settings)
-    from inf_stream.server.serve import serve
+    with starting():
+        from inf_stream.server.serve import serve
 
     return serve(settings)
 

@@ -12,6 +12,7 @@ from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import (
     AnswerCancelled,
     AnswerFinished,
+    AnswerStarted,
     FinishReason,
     FramesIngested,
     InputEvent,
@@ -93,6 +94,40 @@ def test_a_new_question_may_be_cancelled_anew(engine: Engine) -> None:
             assert left == []
             talk.interrupt(lambda: left.append(1))
             assert left == [1]
+
+    asyncio.run(main())
+
+
+def test_who_cancels_what_waits_is_told_and_asked_anew(engine: Engine) -> None:
+    async def main() -> None:
+        prompts: list[int] = []
+        report, answer = Silent(), Question("q1", "Who?", 0)
+        with ThreadPoolExecutor(1) as worker:
+            talk = conversation(engine, worker, report, Session())
+            talk._prompt = lambda: prompts.append(1)
+            await talk._ask("Who?")
+            await talk._ask("Where?")
+            talk.show(AnswerStarted(answer))
+            talk.show(AnswerFinished(Question("q2", "Where?", 0), "", FinishReason.CANCELLED, 0, None))
+            assert (report.notes, prompts) == (["[cancelled]"], [])
+            talk.show(AnswerFinished(answer, "He", FinishReason.CANCELLED, 1, 0.1))
+            assert (report.notes, prompts) == (["[cancelled]"], [1])
+
+    asyncio.run(main())
+
+
+def test_who_leaves_is_not_asked_anew(engine: Engine) -> None:
+    async def main() -> None:
+        prompts: list[int] = []
+        report = Silent()
+        with ThreadPoolExecutor(1) as worker:
+            talk = conversation(engine, worker, report, Session())
+            talk._prompt = lambda: prompts.append(1)
+            await talk._ask("Who?")
+            for _ in range(2):
+                talk.interrupt(lambda: None)
+            talk.show(AnswerFinished(Question("q1", "Who?", 0), "", FinishReason.CANCELLED, 0, None))
+        assert (report.notes, prompts) == ([], [])
 
     asyncio.run(main())
 

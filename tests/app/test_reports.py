@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from inf_stream.app.progress import StreamProgress, loading
+from inf_stream.app import progress
+from inf_stream.app.progress import StreamProgress, loading, starting
 from inf_stream.app.reports import JsonReport, Report, Screen
 from inf_stream.app.text_report import TextReport, stats_line
 from inf_stream.app.throughput import Throughput
@@ -241,6 +242,16 @@ def test_off_a_terminal_there_is_no_progress() -> None:
     with loading(where.errors, "m") as arrived:
         arrived(5, 10)
     assert errors.getvalue() == ""
+
+
+def test_a_program_that_starts_says_so_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_terminal in (True, False):
+        shown = io.StringIO()
+        console = Console(file=shown, force_terminal=is_terminal, width=80, color_system=None, legacy_windows=False)
+        monkeypatch.setattr(progress, "PipedConsole", lambda shown_on=console, **_: shown_on)
+        with starting():
+            pass
+        assert ("starting" in shown.getvalue()) == is_terminal
 
 
 def test_a_download_shows_its_bytes() -> None:
