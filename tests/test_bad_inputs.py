@@ -201,6 +201,7 @@ CASES: dict[str, tuple[Words, tuple[str, ...]]] = {
     "a map that is a folder": (ask("--memory-map", "@nothing"), ("ends in .png",)),
     "a map of another kind": (ask("--memory-map", "@m.jpg"), ("m.jpg' is a PNG picture", "ends in .png")),
     "a recording into a full folder": (ask("--record", "@sees"), ("sees' is not empty; give a new folder",)),
+    "a recording into a file": (ask("--record", "@clip.mp4"), ("clip.mp4' cannot be recorded into",)),
     # ---- device and model
     "an unknown device": (ask("--device", "gpu"), ("device 'gpu' is unknown; use auto, cpu, cuda",)),
     "a GPU that is not there": (ask("--device", "cuda:99"), ("'cuda:99'",)),
@@ -233,6 +234,11 @@ CASES: dict[str, tuple[Words, tuple[str, ...]]] = {
     # ---- the command line itself
     "an unknown command": (lambda root: ["aks", "a.mp4"], ("unknown command 'aks'; did you mean 'ask'?",)),
     "an unknown flag": (ask("--bugdet", "99"), ("unknown flag '--bugdet'; did you mean '--budget'?",)),
+    "an unknown flag without a command": (
+        lambda _: ["--verbose"],
+        ("unknown flag '--verbose'; did you mean '--version'?",),
+    ),
+    "a video of a chat without its flag": (lambda _: ["chat", "a.mp4"], ("a video is named by --video",)),
     "an unknown flag with its value": (ask("--bugdet=99"), ("unknown flag '--bugdet=99'; did you mean '--budget'?",)),
     "a flag like no other": (ask("--zzz"), ("unknown flag '--zzz'; see inf-stream ask --help",)),
     "a flag without its value": (ask("--budget"), ("--budget: expected one argument", "see inf-stream ask --help")),

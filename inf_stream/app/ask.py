@@ -14,6 +14,7 @@ from inf_stream.app.videos import open_video
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
 from inf_stream.sources import NoSource, Source
+from inf_stream.sources.recorder import require_empty
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def ask(request: AskRequest) -> int:
     until_ns = parse_duration(request.duration)
     request.output.check()
     request.keeping.check(request.record)
+    if request.record is not None:
+        require_empty(request.record)
     if request.video is not None and is_recording(request.video):
         _replay(request, request.video)
         return 0

@@ -11,11 +11,13 @@ from inf_stream.app.keeping import Keeping
 from inf_stream.app.model_names import check_model, with_model
 from inf_stream.app.progress import starting
 from inf_stream.app.questions import parse_duration, plan_questions
+from inf_stream.app.recordings import is_recording
 from inf_stream.app.showing import Output
 from inf_stream.app.videos import open_video
 from inf_stream.base.config import Settings
 from inf_stream.base.errors import ConfigError
 from inf_stream.sources import Source
+from inf_stream.sources.recorder import require_empty
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def chat(request: ChatRequest) -> int:
     until_ns = parse_duration(request.duration)
     request.output.check()
     request.keeping.check(request.record)
+    if request.record is not None:
+        require_empty(request.record)
     check_model(request.settings.model.name, sees=sees)
     with _video(request, until_ns) as source:
         with starting():
@@ -86,5 +90,7 @@ def _check(request: ChatRequest) -> None:
         )
     if request.then and sys.stdin.isatty():
         raise ConfigError("--then asks after a text that is piped in, e.g. cat book.txt | inf-stream chat --then ...")
+    if request.video is not None and is_recording(request.video):
+        raise ConfigError(f"'{request.video}' is a recording; it is replayed by: inf-stream ask {request.video}")
     if request.video is None and (request.loop or request.duration is not None):
         raise ConfigError(f"--{'loop' if request.loop else 'duration'} needs --video ADDRESS")

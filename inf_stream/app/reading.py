@@ -25,8 +25,8 @@ def read_text(request: ChatRequest, planned: Sequence[PlannedQuestion]) -> None:
     screen = Screen.standard()
     progress = StreamProgress(screen.errors, "reading", None)
     report = request.output.report(screen, progress, questions=len(planned) > 1)
+    engine = load_engine(request.settings, screen, sees=False)
     with recorded(request.record, request.settings, report.note) as observer:
-        engine = load_engine(request.settings, screen, sees=False)
         begun = begin(engine, request.keeping, NoSource(), None, loop=False, note=report.note)
         require_questions_fit(engine, planned)
         source = open_text(sys.stdin.buffer, engine.characters_per_step, now_ns=lambda: begun.begin_ns)

@@ -21,7 +21,7 @@ LISTS_PATH = Path(__file__).parent / "data" / "lists.json"
 _HEAD = """\
 # Settings
 
-One TOML file here holds one model on one device: `inf-stream ask VIDEO "…" --config configs/smollm2-135m.cpu.toml`.
+One TOML file here holds one model on one device: `inf-stream ask VIDEO "…" --config configs/demo.cpu.toml`.
 What a file leaves out keeps its default; a key that does not exist is refused with the nearest one that does.
 `constraints.txt` holds the tested versions of all dependencies. [`deploy/`](deploy/README.md) runs the server in a
 container or as a service, with logs, metrics and a dashboard.

@@ -37,8 +37,8 @@ def converse(request: ChatRequest, source: Source | None, until_ns: int | None) 
     """
     screen = Screen.standard()
     report = request.output.report(screen, times=source is not None)
+    engine = load_engine(request.settings, screen, sees=source is not None)
     with recorded(request.record, request.settings, report.note) as observer:
-        engine = load_engine(request.settings, screen, sees=source is not None)
         begun = begin(engine, request.keeping, source or NoSource(), request.video, loop=request.loop, note=report.note)
         if source is not None:
             source = begun.source if begun.source.live else PacedSource(begun.source)

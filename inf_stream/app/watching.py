@@ -34,8 +34,8 @@ def watch(request: AskRequest, source: Source, until_ns: int | None) -> None:
     endless = source.live or (request.video is not None and length_s is None)
     progress = StreamProgress(screen.errors, name, length_s)
     report = request.output.report(screen, progress, questions=len({q.text for q in planned}) > 1)
+    engine = load_engine(request.settings, screen, sees=request.video is not None)
     with recorded(request.record, request.settings, report.note) as observer:
-        engine = load_engine(request.settings, screen, sees=request.video is not None)
         begun = begin(engine, keeping, source, request.video, loop=request.loop, note=report.note)
         source, begin_ns = begun.source, begun.begin_ns
         until_ns = None if until_ns is None else until_ns + begin_ns

@@ -43,10 +43,14 @@ class Parser:
             ConfigError: a word is not understood.
             SystemExit: help or version was asked for, and printed.
         """
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
         if words and not words[0].startswith("-") and words[0] not in self._parsers:
             raise ConfigError(f"unknown command '{words[0]}'{nearest(words[0], list(self._parsers))}")
         arguments, rest = self._program.parse_known_args(words)
         if "command" not in arguments:
+            if rest:
+                raise ConfigError(_unexpected(rest, self._program))
             self._program.print_help()
             raise SystemExit(0)
         if len(rest) == 1 and not rest[0].startswith("-") and getattr(arguments, "question", "") is None:
@@ -77,9 +81,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _unexpected(rest: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    known = [o for action in parser._actions for o in action.option_strings]
     flag = next((word for word in rest if word.startswith("-")), None)
     if flag is None:
-        return f"unexpected argument '{rest[0]}'; quote texts that have spaces, see {parser.prog} --help"
-    known = [o for action in parser._actions for o in action.option_strings]
+        hint = "a video is named by --video" if "--video" in known else "quote texts that have spaces"
+        return f"unexpected argument '{rest[0]}'; {hint}, see {parser.prog} --help"
     hint = nearest(flag.partition("=")[0], known)
     return f"unknown flag '{flag}'{hint if 'did you mean' in hint else f'; see {parser.prog} --help'}"

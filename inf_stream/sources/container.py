@@ -160,7 +160,9 @@ def _check_video(container: InputContainer, name: str) -> None:
     if stream.codec_context is None:
         raise SourceError(f"'{name}' is of a video format that this build of FFmpeg cannot decode; convert it to H.264")
     if stream.codec_context.codec.name in _TEXT_ART:
-        raise SourceError(f"'{name}' is text, not video; stream it as text instead")
+        raise SourceError(
+            f"'{name}' is text, not video; to ask about a text: cat FILE | inf-stream chat --then QUESTION"
+        )
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise SourceError(

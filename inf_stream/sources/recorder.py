@@ -27,6 +27,20 @@ END = {"type": "end"}
 _FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
+def require_empty(folder: Path) -> None:
+    """Refuse a folder to record into in which something lies; it need not exist.
+
+    Raises:
+        SourceError: it is not empty, or no folder.
+    """
+    try:
+        is_empty = not folder.exists() or not any(folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"folder '{folder}' cannot be recorded into: {error.strerror or error}") from error
+    if not is_empty:
+        raise SourceError(f"folder '{folder}' is not empty; give a new folder to record into")
+
+
 class Recorder:
     """Writes a recording: `StepRecorder(recorder.record)` of `inf_stream.session.replay` observes a session for it.
 
@@ -51,8 +65,7 @@ class Recorder:
         header = _line({"format": FORMAT, "version": VERSION, "about": dict(about or {})})
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise SourceError(f"folder '{folder}' is not empty; give a new folder to record into")
+            require_empty(folder)
             (folder / FRAMES).mkdir()
             self._events = (folder / EVENTS).open("xb", buffering=0)
             self._events.write(header)

@@ -139,6 +139,15 @@ def test_a_recording_gives_the_same_answers_without_the_video(
     assert map_file.is_file()
 
 
+def test_a_recording_beside_a_chat_is_refused_with_the_way_to_replay_it(
+    capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
+) -> None:
+    ask(capsys, seeing, clip, "What?", "--at", 1, "--record", tmp_path / "r")
+    ran = run(capsys, "chat", "--video", tmp_path / "r")
+    assert ran.status == 2
+    assert f"is a recording; it is replayed by: inf-stream ask {tmp_path / 'r'}" in ran.err
+
+
 def test_questions_may_come_through_a_pipe(
     capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path, tmp_path: Path
 ) -> None:

@@ -171,9 +171,10 @@ def test_an_interrupt_leaves_a_chat_beside_a_camera(
 
 
 def test_a_model_found_blind_only_when_loaded_is_refused(
-    capsys: pytest.CaptureFixture[str], reading: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], reading: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ask, "check_model", lambda *_, **__: None)
-    ran = watch(capsys, reading)
+    ran = watch(capsys, reading, "--record", tmp_path / "r")
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "reads text only and cannot see video" in ran.err
+    assert not (tmp_path / "r").exists(), "so that the next try may record there"
