@@ -2,8 +2,8 @@
 
     pip install openai websockets
     inf-stream serve                                                   # in another terminal
-    python demos/clients/realtime_client.py party.mp4 "What is happening?" --every 10
-    python demos/clients/realtime_client.py camera:0 --watch "Is there a dog?"
+    python demos/clients/realtime_client.py "What do you see?" --source party.mp4 --every 10
+    python demos/clients/realtime_client.py --watch "Is there a dog?"  # camera:0, until Ctrl-C
 
 Nothing here is particular to this server but `timestamp_ms`, `session.inf_stream` and the address.
 """
@@ -11,96 +11,140 @@ Nothing here is particular to this server but `timestamp_ms`, `session.inf_strea
 import argparse
 import asyncio
 import base64
-import time
-from collections.abc import Iterator
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-import cv2
+from link import NOT_CONNECTED, ClientError, explain, guarded, make_parser, note, positive, show_status
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from pictures import Picture, Player
 
-from inf_stream.base.config import SourceSettings
-from inf_stream.base.events import Frame, FrameArrived
-from inf_stream.sources import open_source
+from inf_stream.base.clock import format_clock, nanoseconds
 
-LONGEST_EDGE = 768
-
-
-def frames(address: str, fps: float) -> Iterator[Frame]:
-    """Sampled frames of a video."""
-    with open_source(address, SourceSettings(fps=fps)) as source:
-        for event in source:
-            if isinstance(event, FrameArrived):
-                yield event.frame
+LOOK_S = 0.2
+"""At the end of the source: between looks at whether everything is answered."""
 
 
-def as_item(frame: Frame) -> dict[str, object]:
-    """A frame as the Realtime protocol has it."""
-    height, width = frame.pixels.shape[:2]
-    scale = min(1.0, LONGEST_EDGE / max(height, width))
-    small = cv2.resize(frame.pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+def as_item(picture: Picture) -> Any:
+    """A picture as the Realtime protocol has it."""
     image = {
         "type": "input_image",
-        "image_url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
-        "timestamp_ms": frame.at_ns / 1e6,
+        "image_url": "data:image/jpeg;base64," + base64.b64encode(picture.jpeg()).decode(),
+        "timestamp_ms": 1000 * picture.at_s,
     }
     return {"type": "message", "role": "user", "content": [image]}
 
 
-async def send(connection: AsyncRealtimeConnection, options: argparse.Namespace) -> None:
-    """All frames at the pace of the video, and a question every so many seconds of it, and at the end."""
-    began_s, asked_s = time.monotonic(), 0.0
-    source = frames(options.video, options.fps)
-    while (frame := await asyncio.to_thread(next, source, None)) is not None:
-        at_s = frame.at_ns / 1e9
-        await asyncio.sleep(max(0.0, began_s + at_s - time.monotonic()))
-        await connection.conversation.item.create(item=as_item(frame))  # type: ignore[arg-type]
-        if options.every and at_s - asked_s >= options.every:
-            asked_s = at_s
-            await ask(connection, options.question, {"at_s": f"{at_s:.0f}"})
-    await ask(connection, options.question, {"last": "yes"})
+class Conversation:
+    """A source goes in, questions are asked along the way, answers are printed."""
 
+    def __init__(self, connection: AsyncRealtimeConnection, args: argparse.Namespace):
+        self._connection, self._args = connection, args
+        self._watches = {f"watch{number}": question for number, question in enumerate(args.watch, 1)}
+        self._has_ended = False
 
-async def ask(connection: AsyncRealtimeConnection, question: str, metadata: dict[str, str]) -> None:
-    """A question out of band: it leaves no trace in the memory, and several may wait at once."""
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": question}]}
-    await connection.response.create(
-        response={"conversation": "none", "input": [item], "metadata": metadata}  # type: ignore[list-item]
-    )
+    async def hold(self, player: Player) -> None:
+        """Until the source has ended and everything is answered."""
+        if self._watches:
+            watches = [{"id": watch_id, "question": question} for watch_id, question in self._watches.items()]
+            await self._update({"inf_stream": {"watches": watches}})
+        tasks = {asyncio.create_task(self._send(player)), asyncio.create_task(self._listen())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _send(self, player: Player) -> None:
+        asked_s, picture = 0.0, None
+        for sent in itertools.count(1):
+            newer = await player.next()
+            if newer is None:
+                break
+            picture = newer
+            await self._connection.conversation.item.create(item=as_item(picture))
+            show_status(f"{format_clock(nanoseconds(picture.at_s))}  {sent} pictures sent")
+            if picture.at_s - asked_s >= self._args.every:
+                asked_s = picture.at_s
+                await self._ask()
+        if picture is not None and picture.at_s != asked_s:
+            await self._ask()
+        self._has_ended = True
+        while True:
+            await self._update({})
+            await asyncio.sleep(LOOK_S)
 
-async def show(connection: AsyncRealtimeConnection) -> None:
-    """Answers as they end, until the last one."""
-    async for event in connection:
-        if event.type == "error":
-            print(f"error: {event.error.message}")
-        if event.type != "response.done":
-            continue
-        facts = event.response.metadata or {}
-        text = "".join(part.text or "" for item in event.response.output or [] for part in item.content)  # type: ignore
-        print(f"[{float(facts.get('stream_time_s', 0)):6.1f} s] {'ALERT ' if 'trigger' in facts else ''}{text}")
-        if "last" in facts:
+    async def _update(self, session: dict[str, Any]) -> None:
+        """Change the session; the reply holds its statistics."""
+        await self._connection.session.update(session={"type": "realtime", **session})  # type: ignore[typeddict-item]
+
+    async def _ask(self) -> None:
+        """A question out of band: it leaves no trace in the memory, and several may wait at once."""
+        if self._args.question is None:
             return
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": self._args.question}]}
+        response: Any = {"conversation": "none", "input": [item]}
+        await self._connection.response.create(response=response)
+
+    async def _listen(self) -> None:
+        """Print answers as they end, until nothing more will come."""
+        while True:
+            event: Any = await self._connection.recv()
+            if event.type == "error":
+                raise ClientError(event.error.message)
+            if event.type == "response.done":
+                self._show(event.response)
+            elif event.type == "session.updated" and self._has_ended:
+                stats = event.session.inf_stream["stats"]
+                if not stats["questions_waiting"] and not stats["frames"]["waiting"]:
+                    return
+
+    def _show(self, response: Any) -> None:
+        """One answer, or why there is none."""
+        facts = response.metadata
+        text = "".join(part.text or "" for item in response.output for part in item.content)
+        if response.status == "failed":
+            text = f"no answer: {response.status_details.error.message}"
+        alert = f"ALERT, {self._watches[facts['trigger']]} " if "trigger" in facts else ""
+        show_status("")
+        print(f"[{format_clock(nanoseconds(float(facts['stream_time_s'])))}] {alert}{text}", flush=True)
 
 
-async def main() -> None:
-    """Run the client."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", help="file, folder of images, camera:0, rtsp://...")
-    parser.add_argument("question", nargs="?", default="What do you see?")
-    parser.add_argument("--server", default="http://127.0.0.1:8765/v1")
-    parser.add_argument("--key", default="none needed")
-    parser.add_argument("--fps", type=float, default=1.0)
-    parser.add_argument("--every", type=float, default=0.0, help="ask every so many seconds of the video, too")
-    parser.add_argument("--watch", help="a yes-or-no question; its alerts come unasked")
-    options = parser.parse_args()
-    client = AsyncOpenAI(api_key=options.key, base_url=options.server)
-    async with client, client.realtime.connect(model="inf-stream") as connection:
-        if options.watch:
-            watches = [{"id": "watch", "question": options.watch}]
-            await connection.session.update(session={"type": "realtime", "inf_stream": {"watches": watches}})  # type: ignore
-        await asyncio.gather(send(connection, options), show(connection))
+async def converse(args: argparse.Namespace, player: Player) -> None:
+    """Connect, and talk until the source ends."""
+    client = AsyncOpenAI(api_key=args.key, base_url=f"{args.url}/v1")
+    try:
+        async with client, client.realtime.connect(model="inf-stream") as connection:
+            await Conversation(connection, args).hold(player)
+    except BrokenPipeError:  # of the output, not of the server
+        raise
+    except NOT_CONNECTED as error:
+        raise ClientError(explain(error, args.url)) from error
+
+
+def program(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("question", nargs="?", help="asked again and again, and at the end of the source")
+    parser.add_argument("--fps", type=positive, default=1.0, help="pictures a second (default: %(default)g)")
+    parser.add_argument(
+        "--every", type=positive, default=10.0, metavar="S", help="seconds between questions (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--watch", action="append", default=[], metavar="QUESTION",
+        help="a yes-or-no question that the server asks by itself; may be repeated",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if args.question is None and not args.watch:
+        parser.error("there is nothing to ask; give a question or --watch")
+    with Player(args.source, args.fps) as player:
+        note(f"streaming {player.describe()} to {args.url}")
+        asyncio.run(converse(args, player))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(guarded(program))

@@ -1,7 +1,7 @@
-"""The benchmarks are scripts; their tests import them from their folders."""
+"""The demos are programs; here their folders are where modules are found."""
 
 import sys
 from pathlib import Path
 
-BENCH = Path(__file__).parents[2] / "demos" / "bench"
-sys.path[:0] = [str(BENCH / "quality"), str(BENCH)]
+DEMOS = Path(__file__).parents[2] / "demos"
+sys.path[:0] = [str(DEMOS / "clients"), str(DEMOS / "bench" / "quality"), str(DEMOS / "bench")]

@@ -184,12 +184,12 @@ def test_the_loss_of_one_pass_is_that_of_one_token_after_the_other() -> None:
     conversation.read(TEXT[:100] + fact.text, (fact,), 0)
     slow.ingest_text(TEXT[:100] + fact.text, 0)
     chunk = slow._assembler.question(fact.question, 0)
-    slow._feed(chunk)
+    slow._reader.read(chunk)
     losses, hidden = [], torch.empty(0)
     for number, token in enumerate(slow.model.ids(fact.lead + fact.digits).tolist()):
         if number >= len(fact.lead):
             losses.append(-slow.model.logits(hidden)[0].log_softmax(-1)[token])
-        hidden = slow._feed(slow._assembler.answer_token(token))
+        hidden = slow._reader.read(slow._assembler.answer_token(token))
     assert conversation.ask(fact, 0, aside=True).loss == pytest.approx(float(torch.stack(losses).mean()), abs=1e-3)
 
 
