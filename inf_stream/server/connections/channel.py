@@ -139,7 +139,6 @@ class Channel:
         self._connection: Connection | None = None
         self._away_since_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._warned_of_s: float | None = None
         self._past = past
         if past is None:
             self._say_all(self.adapter.opened())
@@ -389,11 +388,9 @@ class Channel:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._check_life)
 
     def _give_notice(self, left_s: float) -> float:
-        """Tell a silent client that its session will end, once, in time; returns when to look again."""
+        """Tell a silent client in time that its session will end; returns when to look again."""
         early_s = left_s - min(_NOTICE_S, self._limits.idle_timeout_s / 2)
         if early_s > 0:
             return early_s
-        if self._warned_of_s != self.heard_s:
-            self._warned_of_s = self.heard_s
-            self._say_all(self.adapter.ending(left_s))
+        self._say_all(self.adapter.ending(left_s))
         return left_s
