@@ -1,6 +1,7 @@
 """Clients of the Gemini Live protocol that come in, go, come back, or are refused."""
 
 import asyncio
+import logging
 
 import pytest
 from google.genai.errors import APIError
@@ -276,7 +277,9 @@ def test_who_does_not_begin_with_the_setup_gets_no_session() -> None:
     run_clean(main())
 
 
-def test_a_second_setup_ends_the_session() -> None:
+def test_a_second_setup_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "inf_stream")
+
     async def main() -> None:
         async with serving_securely() as server, server.socket() as raw:
             await raw.say(setup={})
@@ -285,6 +288,8 @@ def test_a_second_setup_ends_the_session() -> None:
             await server.is_empty()
 
     run_clean(main())
+    (closed,) = [record for record in caplog.records if record.message == "session closed"]
+    assert closed.fields["code"] == 1007, "the log says who ended it"  # type: ignore[attr-defined]
 
 
 def test_a_session_too_many_is_told_when_to_come_back() -> None:
