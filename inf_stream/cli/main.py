@@ -1,6 +1,7 @@
 """The program: runs one command, tells what is refused in one line, and leaves the standard streams in order."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -15,15 +16,18 @@ from inf_stream.cli.parsing import Parser
 
 COMMANDS = (ask.COMMAND, chat.COMMAND, serve.COMMAND, demo.COMMAND, models.COMMAND, doctor.COMMAND)
 
-REFUSED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+UNWRITTEN, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 """Exit statuses besides those of the commands."""
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Why output cannot be written; files that a run writes have errors of their own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0 for success, 2 for refused input (one line on standard error), 130 after Ctrl-C, and 141, as a shell reports it
-    of any tool, when whoever read the output has left (`| head -1`).
+    0 for success, 1 if standard output cannot be written (a full disk), 2 for refused input (one line on standard error
+    in either case), 130 after Ctrl-C, and 141, as a shell reports it of any tool, when whoever read the output has left
+    (`| head -1`).
     """
     _prepare_standard_streams()
     keep_one_arena()
@@ -32,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_broken_streams()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _OF_A_DISK:
+            raise
+        print_error(f"standard output cannot be written: {error.strerror}")
+        _silence_broken_streams()
+        return UNWRITTEN
 
 
 def _run(argv: list[str]) -> int:
@@ -74,6 +84,6 @@ def _silence_broken_streams() -> None:
 def _is_broken(stream: TextIO) -> bool:
     try:
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         return True
     return False

@@ -168,9 +168,11 @@ def pipe_without_a_reader() -> Iterator[int]:
     os.close(writing)
 
 
-def status_and_errors(words: Sequence[object], out: int, errors: int = subprocess.PIPE) -> tuple[int, str | None]:
+def status_and_errors(
+    words: Sequence[object], out: int, errors: int = subprocess.PIPE, **environment: str
+) -> tuple[int, str | None]:
     """Run a command line as a program of its own, with buffered streams as on a user's machine."""
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | environment
     command = [*COMMAND, *map(str, words)]
     done = subprocess.run(command, stdout=out, stderr=errors, text=True, check=False, env=buffered)
     return done.returncode, done.stderr
@@ -190,6 +192,21 @@ def test_a_reader_of_both_streams_that_goes_away_ends_a_command_quietly(
     words: list[str], pipe_without_a_reader: int
 ) -> None:
     assert status_and_errors(words, pipe_without_a_reader, pipe_without_a_reader)[0] == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device of a full disk is Linux's")
+@pytest.mark.parametrize("environment", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["ask"]], ids=" ".join)
+def test_a_full_disk_is_told_in_one_line(
+    words: list[str], environment: dict[str, str], seeing: Path, pictures: Path
+) -> None:
+    if words == ["ask"]:
+        words = [*words, str(pictures), "What?", "--model", str(seeing), "--budget", "64", "--max-tokens", "4"]
+    with Path("/dev/full").open("wb") as full:
+        status, errors = status_and_errors(words, full.fileno(), **environment)
+    assert status == 1
+    assert str(errors).splitlines()[-1] == "inf-stream: standard output cannot be written: No space left on device"
+    assert "Traceback" not in str(errors)
 
 
 @pytest.mark.parametrize("style", [(), ("--json",)], ids=["text", "json"])
