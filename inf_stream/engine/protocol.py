@@ -61,3 +61,15 @@ class SteppedEngine(Protocol):
     def evidence(self) -> tuple[Evidence, ...]:
         """The frames that weighed most on the latest answer, the heaviest first."""
         ...
+
+
+@runtime_checkable
+class CopyInParts(Protocol):
+    """A copy of an engine's state, made part by part (`inf_stream.base.state.StateCopy`)."""
+
+    is_whole: bool
+    parts_s: list[float]
+
+    def go_on(self) -> None:
+        """Copy about one part more."""
+        ...

@@ -2,8 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
-from inf_stream.base.state import State
-from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.base.state import State, StateCopy
+from inf_stream.engine.protocol import CopyInParts, SteppedEngine
 
 
 @runtime_checkable
@@ -22,3 +22,9 @@ class SavedEngine(SteppedEngine, Protocol):
     def restore(self, state: State) -> None:
         """Go on where another engine was; for one that has taken in nothing yet."""
         ...
+
+
+def begin_copy(engine: SteppedEngine) -> CopyInParts:
+    """A copy of the engine's state, no part of which is made yet; it must not be stepped until the copy is whole."""
+    assert isinstance(engine, SavedEngine), "asked of an engine that can be saved"
+    return StateCopy(engine.state())

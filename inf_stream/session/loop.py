@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.events import InputEvent, OutputEvent, StreamEnded, TextArrived
-from inf_stream.base.state import StateCopy
-from inf_stream.engine.protocol import SteppedEngine
+from inf_stream.engine.protocol import CopyInParts, SteppedEngine
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.machine import SessionMachine
 from inf_stream.session.outlast import outlast
@@ -32,7 +31,7 @@ from inf_stream.session.steps import (
 )
 
 Listener: TypeAlias = Callable[[OutputEvent], None]
-Taker: TypeAlias = Callable[[StateCopy | InfStreamError], None]
+Taker: TypeAlias = Callable[[CopyInParts | InfStreamError], None]
 """Told a copy of the engine's state, when all that came out before it was told and nothing after, or why there is none.
 """
 Observer: TypeAlias = Callable[[Step, StepResult], None]
@@ -237,7 +236,7 @@ class SessionLoop:
     def _say(self, event: OutputEvent) -> None:
         self._emit(event)
 
-    def _hand(self, copy: StateCopy | InfStreamError) -> None:
+    def _hand(self, copy: CopyInParts | InfStreamError) -> None:
         assert self._taker is not None, "handed to whoever asked"
         taker, self._taker = self._taker, None
         taker(copy)

@@ -33,7 +33,7 @@ from inf_stream.base.events import (
     TextIngested,
     Warned,
 )
-from inf_stream.base.state import StateCopy
+from inf_stream.engine.protocol import CopyInParts
 from inf_stream.session.answer import OpenAnswer, unanswered
 from inf_stream.session.backlog import Backlog, WaitingQuestion
 from inf_stream.session.limits import SessionLimits, StepSizes
@@ -327,7 +327,7 @@ class SessionMachine:
     def _emit(self, event: OutputEvent) -> None:
         self._actions.append(Emit(event))
 
-    def _hand_out(self, copy: StateCopy | InfStreamError) -> None:
+    def _hand_out(self, copy: CopyInParts | InfStreamError) -> None:
         self._copying = None
         self._actions.append(HandState(copy))
 

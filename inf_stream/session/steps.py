@@ -6,9 +6,7 @@ from typing import TypeAlias
 
 from inf_stream.base.errors import InfStreamError
 from inf_stream.base.events import Evidence, Frame, OutputEvent, Question
-from inf_stream.base.state import StateCopy
-from inf_stream.engine.protocol import AnswerStep, SteppedEngine
-from inf_stream.engine.saved import SavedEngine
+from inf_stream.engine.protocol import AnswerStep, CopyInParts, SteppedEngine
 
 
 class Intake(Enum):
@@ -59,7 +57,7 @@ class EndAnswer:
 class CopyState:
     """Copy the engine's state, or the next part of it into the `copy` that was begun."""
 
-    copy: StateCopy | None = None
+    copy: CopyInParts | None = None
 
 
 Step: TypeAlias = IngestFrames | IngestText | BeginAnswer | StepAnswer | EndAnswer | CopyState
@@ -94,7 +92,7 @@ class AnswerEnded:
 class PartCopied:
     """A `CopyState` is done; the copy is whole, or wants another."""
 
-    copy: StateCopy
+    copy: CopyInParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +123,9 @@ def execute(engine: SteppedEngine, step: Step) -> StepResult:
             case EndAnswer():
                 return AnswerEnded(engine.end_answer(), engine.stats(), engine.evidence())
             case CopyState(copy):
-                assert isinstance(engine, SavedEngine), "asked of an engine that can be saved"
-                copy = copy or StateCopy(engine.state())
+                from inf_stream.engine.saved import begin_copy  # needs torch, which reading a recording does not
+
+                copy = copy or begin_copy(engine)
                 copy.go_on()
                 return PartCopied(copy)
     except InfStreamError as error:
@@ -155,7 +154,7 @@ class Emit:
 class HandState:
     """Hand this copy of the engine's state to whoever asked for it, or say why there is none."""
 
-    copy: StateCopy | InfStreamError
+    copy: CopyInParts | InfStreamError
 
 
 @dataclass(frozen=True, slots=True)

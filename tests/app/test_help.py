@@ -7,7 +7,8 @@ import pytest
 from inf_stream.cli.command import Command
 from inf_stream.cli.main import COMMANDS, main
 
-SHARED = ["output", "model", "memory", "answers", "session", "all other settings"]
+LAST = "all other settings"
+SHARED = ["output", "model", "memory", "answers", "session", LAST]
 
 
 def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -22,7 +23,19 @@ def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("ask", ["what is asked", "stream", *SHARED]),
         ("chat", ["conversation", "stream", *SHARED]),
-        ("serve", ["server", "who may connect", "model", "memory", "answers", "all other settings"]),
+        (
+            "serve",
+            [
+                "server",
+                "who may connect",
+                "sessions on disk",
+                "log",
+                "model",
+                "memory",
+                "answers",
+                "all other settings",
+            ],
+        ),
         ("demo", ["output", "model", "memory"]),
     ],
 )

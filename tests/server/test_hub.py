@@ -14,12 +14,12 @@ from support.session_engine import ListEngine
 from inf_stream.base.errors import BudgetError, SessionError
 from inf_stream.base.events import AnswerFinished, AnswerStarted, FinishReason, SessionClosed
 from inf_stream.base.state import StateCopy
+from inf_stream.engine import saved
 from inf_stream.server.sessions import hub as module
 from inf_stream.server.sessions.admission import AdmissionError
 from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.sessions.live_session import FrameSettled, LiveSession, SessionEvent
-from inf_stream.session import steps
 
 PIXELS = np.zeros((2, 2, 3), dtype=np.uint8)
 
@@ -338,7 +338,7 @@ def test_free_memory_is_returned_when_the_last_session_has_gone(monkeypatch: pyt
 
 def test_while_one_session_is_copied_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state is copied in parts, so that another session waits for one of them at most."""
-    monkeypatch.setattr(steps, "StateCopy", partial(StateCopy, part_bytes=1))
+    monkeypatch.setattr(saved, "StateCopy", partial(StateCopy, part_bytes=1))
     order: list[str] = []
     go_on = StateCopy.go_on
 

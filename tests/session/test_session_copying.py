@@ -8,7 +8,7 @@ from support.session_engine import ListEngine, S, ask, frames
 from inf_stream.base.errors import InfStreamError, SessionError, StateError
 from inf_stream.base.events import AnswerFinished, FramesIngested, OutputEvent, StreamEnded
 from inf_stream.base.state import StateCopy
-from inf_stream.session import steps
+from inf_stream.engine import saved
 from inf_stream.session.limits import SessionLimits
 from inf_stream.session.machine import Intake, SessionMachine
 from inf_stream.session.steps import (
@@ -101,7 +101,7 @@ def test_a_copy_waits_for_the_open_answer_and_goes_before_all_else(bench: Bench)
 def test_a_large_state_is_copied_in_steps_between_which_nothing_else_of_the_session_happens(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "StateCopy", partial(StateCopy, part_bytes=4))
+    monkeypatch.setattr(saved, "StateCopy", partial(StateCopy, part_bytes=4))
     bench.take(bench.machine.receive(frames(1)[0], 0))
     bench.run()
     bench.take(bench.machine.copy_state())
@@ -140,7 +140,7 @@ def test_who_waits_for_a_copy_hears_of_the_end(bench: Bench, how: str) -> None:
 def test_a_copy_that_is_half_done_when_the_session_ends_is_left(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(steps, "StateCopy", partial(StateCopy, part_bytes=1))
+    monkeypatch.setattr(saved, "StateCopy", partial(StateCopy, part_bytes=1))
     bench.take(bench.machine.receive(frames(1)[0], 0))
     bench.run()
     bench.take(bench.machine.copy_state())

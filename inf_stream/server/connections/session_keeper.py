@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from inf_stream.base.errors import InfStreamError, SessionError
 from inf_stream.base.state import State, StateCopy
+from inf_stream.engine.protocol import CopyInParts
 from inf_stream.server.connections.channel import Channel
 from inf_stream.server.connections.kept import Past
 from inf_stream.server.connections.state_folder import StateFolder, name_of
@@ -136,13 +137,14 @@ class SessionKeeper:
         kept: asyncio.Future[State] = asyncio.get_running_loop().create_future()
         spent_s = 0.0
 
-        def take(copy: StateCopy | InfStreamError) -> None:
+        def take(copy: CopyInParts | InfStreamError) -> None:
             nonlocal spent_s
             if kept.done():
                 return
             try:
                 if isinstance(copy, InfStreamError):
                     raise copy
+                assert isinstance(copy, StateCopy), "made by `inf_stream.engine.saved`"
                 spent_s = sum(copy.parts_s)
                 kept.set_result(channel.kept(copy.state))
             except Exception as error:  # noqa: BLE001 raised where it is waited for

@@ -24,6 +24,7 @@ from inf_stream.base.events import (
 )
 from inf_stream.base.events import Frame as StreamFrame
 from inf_stream.base.state import State, StateCopy
+from inf_stream.engine.protocol import CopyInParts
 from inf_stream.server.sessions.engines import CacheUse, Memory, SessionOptions
 from inf_stream.server.sessions.frame_ledger import FrameLedger
 from inf_stream.server.sessions.lazy_engine import LazyEngine
@@ -349,7 +350,7 @@ class LiveSession:
         finally:
             self._hand(SessionError("the session has ended"))
 
-    def _hand(self, copy: StateCopy | InfStreamError) -> None:
+    def _hand(self, copy: CopyInParts | InfStreamError) -> None:
         taker, self._taker = self._taker, None
         if isinstance(copy, StateCopy):
             self._engine.copied(copy)
