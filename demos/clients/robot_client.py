@@ -28,7 +28,7 @@ from typing import Any
 
 from link import ClientError, StreamConnection, StreamLink, guarded, make_parser, note, positive
 from pictures import Picture, Player
-from robot_rounds import Form, JsonForm, Observation, ThirdsForm, command_for
+from robot_rounds import Form, JsonForm, Look, Observation, WordsForm, command_for
 
 COUNTS = ("asked", "skipped", "late", "cancelled", "unreadable", "lost")
 MOST_UNREADABLE = 3
@@ -37,19 +37,29 @@ MOST_UNREADABLE = 3
 
 @dataclass
 class Round:
-    """The questions about one picture, and the answers so far, by the ids of the questions."""
+    """The questions about one picture.
+
+    Attributes:
+        number: of the round, with which the ids of its questions begin.
+        picture: what they are about.
+        form: which they are.
+        due_s: when the next tick is; an answer after that is late.
+        open: asked and not answered, by their ids.
+        answers: so far, by the names of the looks.
+        is_spoiled: whatever is answered, it is not about this picture.
+    """
 
     number: int
     picture: Picture
     form: Form
     due_s: float
+    open: dict[str, Look] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     is_spoiled: bool = False
 
-    @property
-    def ids(self) -> list[str]:
-        """Of the questions, in order."""
-        return [f"{self.number}.{look.name}" for look in self.form.looks]
+    def put(self, looks: Sequence[Look]) -> None:
+        """These are asked now."""
+        self.open = {f"{self.number}.{look.name}": look for look in looks}
 
 
 class Robot:
@@ -62,10 +72,10 @@ class Robot:
 
     def __init__(self, player: Player, args: argparse.Namespace):
         self._player, self._args = player, args
-        self._form: Form = ThirdsForm(args.thing) if args.form == "thirds" else JsonForm(args.thing)
+        self._form: Form = WordsForm(args.thing) if args.form == "words" else JsonForm(args.thing)
         self._connection: StreamConnection | None = None
         self._round: Round | None = None
-        self._stale: Round | None = None
+        self._stale: Sequence[str] = ()
         self._sending: asyncio.Task[None] | None = None
         self._seen: tuple[Observation, Picture] | None = None
         self._counts = Counter(dict.fromkeys(COUNTS, 0))
@@ -113,7 +123,7 @@ class Robot:
     def _pursue(self, now_s: float, due_s: float) -> None:
         """Ask about the newest picture, unless a round is open whose answer can still be fresh."""
         if self._round is not None and now_s - self._round.picture.captured_s > self._args.watchdog:
-            self._stale, self._round = self._round, None
+            self._stale, self._round = tuple(self._round.open), None
             self._counts["cancelled"] += 1
         if self._round is not None or (self._sending is not None and not self._sending.done()):
             self._counts["skipped"] += 1
@@ -124,8 +134,9 @@ class Robot:
         if picture is not None:
             self._counts["asked"] += 1
             self._round = Round(self._counts["asked"], picture, self._form, due_s)
+            self._round.put(self._form.step({}))
         self._sending = asyncio.create_task(self._send(self._connection, self._stale, self._round))
-        self._stale = None
+        self._stale = ()
 
     # ---- the conversation --------------------------------------------------------------------------
 
@@ -136,16 +147,15 @@ class Robot:
                 self._connection = connection
                 async for message in connection:
                     self._heard(message)
-                self._connection, self._stale = None, None
+                self._connection, self._stale = None, ()
                 if self._round is not None:
                     self._round = None
                     self._counts["lost"] += 1
 
-    async def _send(self, connection: StreamConnection, stale: Round | None, asked: Round | None) -> None:
-        for question_id in [] if stale is None else stale.ids:
-            if question_id not in stale.answers:
-                await connection.say("cancel", id=question_id)
-        for question_id, look in [] if asked is None else zip(asked.ids, asked.form.looks, strict=True):
+    async def _send(self, connection: StreamConnection, stale: Sequence[str], asked: Round | None) -> None:
+        for question_id in stale:
+            await connection.say("cancel", id=question_id)
+        for question_id, look in list(asked.open.items()) if asked is not None else ():
             await connection.frame(asked.picture.jpeg(look.begin, look.end), asked.picture.at_s)
             await connection.say(
                 "ask", id=question_id, text=look.question, aside=True, in_order=True, max_tokens=look.max_tokens
@@ -154,32 +164,42 @@ class Robot:
     def _heard(self, message: dict[str, Any]) -> None:
         match message:
             case {"type": "frame", "outcome": "dropped" | "error"} if self._round is not None:
-                self._round.is_spoiled = True  # whatever is answered now is about an older picture
-            case {"type": "answer.finished", "id": question_id} if self._round and question_id in self._round.ids:
-                self._round.answers[question_id] = message["text"]
-                self._round.is_spoiled |= message["reason"] not in ("stop", "length")
-                if len(self._round.answers) == len(self._round.ids):
-                    self._finish(self._round)
+                self._round.is_spoiled = True
+            case {"type": "answer.finished", "id": question_id} if self._round and question_id in self._round.open:
+                self._answered(self._round, question_id, message)
             case {"type": "error", "code": "not_active"}:
                 pass  # an answer ended just when it was cancelled
             case {"type": "error"}:
                 raise ClientError(message["message"])
 
-    def _finish(self, done: Round) -> None:
-        self._round = None
-        if done.is_spoiled:
+    def _answered(self, asked: Round, question_id: str, message: dict[str, Any]) -> None:
+        asked.answers[asked.open.pop(question_id).name] = message["text"]
+        asked.is_spoiled |= message["reason"] not in ("stop", "length")
+        if asked.open:
+            return
+        if asked.is_spoiled:
+            self._round = None
             self._counts["lost"] += 1
             return
-        self._counts["late"] += time.monotonic() > done.due_s
-        observation = done.form.compose([done.answers[question_id] for question_id in done.ids])
-        if observation is not None:
-            self._seen, self._unreadable_in_a_row = (observation, done.picture), 0
+        step = asked.form.step(asked.answers)
+        if isinstance(step, tuple):
+            asked.put(step)
+            assert self._connection is not None, "an answer came by it"
+            self._sending = asyncio.create_task(self._send(self._connection, (), asked))
             return
+        self._round = None
+        self._counts["late"] += time.monotonic() > asked.due_s
+        if step is not None:
+            self._seen, self._unreadable_in_a_row = (step, asked.picture), 0
+        else:
+            self._cannot_read()
+
+    def _cannot_read(self) -> None:
         self._counts["unreadable"] += 1
         self._unreadable_in_a_row += 1
         if self._args.form == "auto" and self._unreadable_in_a_row == MOST_UNREADABLE:
             note(f"no JSON in {MOST_UNREADABLE} answers; asking yes-or-no questions from now on")
-            self._form = ThirdsForm(self._args.thing)
+            self._form = WordsForm(self._args.thing)
 
 
 def program(argv: Sequence[str] | None = None) -> None:
@@ -191,9 +211,9 @@ def program(argv: Sequence[str] | None = None) -> None:
         help="a picture is fresh for so many seconds; without an answer about a fresh one, stop (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--form", choices=("auto", "json", "thirds"), default="auto",
-        help="ask once for JSON; or yes or no about each third of the picture; auto: JSON, until it turns out that "
-        "the model cannot write it",
+        "--form", choices=("auto", "json", "words"), default="auto",
+        help="ask for JSON; or yes or no about the picture, and about its thirds if there is something; auto: JSON, "
+        "until it turns out that the model cannot write it",
     )  # fmt: skip
     parser.add_argument("--duration", type=positive, metavar="S", help="end after so many seconds (default: never)")
     args = parser.parse_args(argv)

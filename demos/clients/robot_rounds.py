@@ -1,22 +1,23 @@
 """What a robot asks about one picture, and how the answers become an observation. No socket, no clock.
 
-A large model is asked once, for JSON. A small one can say what there is, but neither where nor in JSON: it is shown the
-left, the middle and the right third of the picture one after the other, and says yes or no to each.
+A large model is asked once, for JSON. A small one can say what there is, but neither in JSON nor where: it is asked yes
+or no, and if there is something, it is shown the left, the middle and the right third of the picture one by one.
 
-    json      [    whole picture    ]  "... Answer with JSON alone ..."    {"obstacle": true, "direction": "left"}
-    thirds    [ left ][mid.][ right ]  "Is there a person now?" x 3        yes no no
+    json     [    whole picture    ]  "... Answer with JSON alone ..."    {"obstacle": true, "direction": "left"}
+    words    [    whole picture    ]  "Is there a person now?"            yes
+             [ left ][mid.][ right ]  the same of each                    yes no no
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 FEW_WORDS, JSON_TOKENS = 2, 48
-LEFT, MIDDLE, RIGHT = "left", "middle", "right"
+WHOLE, LEFT, MIDDLE, RIGHT = "whole", "left", "middle", "right"
 
 
 class Observation(BaseModel):
@@ -45,12 +46,15 @@ class Look:
     max_tokens: int
 
 
+Step: TypeAlias = tuple[Look, ...] | Observation | None
+"""What follows from the answers so far: more to be asked, an observation, or nothing that can be told."""
+
+
 class Form(Protocol):
-    """A way to ask: what about, and what follows from the answers to all of that, in order; None: nothing does."""
+    """A way to ask."""
 
-    looks: Sequence[Look]
-
-    def compose(self, answers: Sequence[str]) -> Observation | None: ...
+    def step(self, answers: Mapping[str, str]) -> Step:
+        """What follows from these answers, by the names of their looks; of none, what is asked first."""
 
 
 class JsonForm:
@@ -61,26 +65,30 @@ class JsonForm:
             f"Is there {thing} in the way, and where: left, middle or right? Answer with JSON alone, for example "
             '{"obstacle": true, "direction": "left"} or {"obstacle": false, "direction": null}.'
         )
-        self.looks = (Look("all", 0.0, 1.0, question, JSON_TOKENS),)
+        self._whole = Look(WHOLE, 0.0, 1.0, question, JSON_TOKENS)
 
-    def compose(self, answers: Sequence[str]) -> Observation | None:
-        return parse_observation(answers[0])
+    def step(self, answers: Mapping[str, str]) -> Step:
+        return parse_observation(answers[WHOLE]) if answers else (self._whole,)
 
 
-class ThirdsForm:
-    """A yes-or-no question about each third of the picture."""
+class WordsForm:
+    """Yes or no about the whole picture, and about its thirds if there is something in it."""
 
     def __init__(self, thing: str):
-        names = (LEFT, MIDDLE, RIGHT)
         question = f"Is there {thing} now?"
-        self.looks = tuple(Look(name, i / 3, (i + 1) / 3, question, FEW_WORDS) for i, name in enumerate(names))
+        self._whole = Look(WHOLE, 0.0, 1.0, question, FEW_WORDS)
+        thirds = enumerate((LEFT, MIDDLE, RIGHT))
+        self._thirds = tuple(Look(name, n / 3, (n + 1) / 3, question, FEW_WORDS) for n, name in thirds)
 
-    def compose(self, answers: Sequence[str]) -> Observation | None:
-        said = [says_yes(answer) for answer in answers]
-        if None in said:
-            return None
-        there = [look.name for look, yes in zip(self.looks, said, strict=True) if yes]
-        return Observation(obstacle=bool(there), direction=_where(there))
+    def step(self, answers: Mapping[str, str]) -> Step:
+        if not answers:
+            return (self._whole,)
+        is_there = says_yes(answers[WHOLE])
+        if not is_there:
+            return None if is_there is None else Observation(obstacle=False, direction=None)
+        if len(answers) == 1:
+            return self._thirds
+        return Observation(obstacle=True, direction=_where([answers[look.name] for look in self._thirds]))
 
 
 def parse_observation(text: str) -> Observation | None:
@@ -104,8 +112,12 @@ def command_for(observation: Observation) -> str:
     return {LEFT: RIGHT, RIGHT: LEFT}.get(observation.direction or MIDDLE, "stop")
 
 
-def _where(there: Sequence[str]) -> Any:
-    """What reaches the middle is in the way; what is on both sides of it is nowhere in particular."""
+def _where(answers: Sequence[str]) -> Any:
+    """What reaches the middle is in the way; what is on both sides of it, or on none, is nowhere that can be told."""
+    said = [says_yes(answer) for answer in answers]
+    there = [name for name, yes in zip((LEFT, MIDDLE, RIGHT), said, strict=True) if yes]
+    if None in said:
+        return None
     if MIDDLE in there:
         return MIDDLE
     return there[0] if len(there) == 1 else None

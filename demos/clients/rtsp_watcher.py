@@ -103,7 +103,7 @@ class Watcher:
 
     async def _send(self, connection: StreamConnection) -> bool:
         """Pictures as long as there are any, and then questions about how far the server is; until cancelled."""
-        if True:
+        if connection.is_new:
             for watch_id, question in self._watches.items():
                 await connection.say(
                     "watch", id=watch_id, question=question, expect=self._args.expect,

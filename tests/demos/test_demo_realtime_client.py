@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import realtime_client
 import robot_client
 import rtsp_watcher
+from link import ClientError
 from realtime_client import program
 from support.demo_clients import Ran, run_client
 from support.media import numbered_clip
@@ -140,6 +142,21 @@ def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str], module: Any
     for flag in ("--source", "--url", "--key"):
         assert flag in flags
     assert not re.findall(r"\n  -[^\n]*[A-Z](?=\n  -|\n*$)", flags), "a flag without a word about it"
+
+
+def test_the_commands_in_the_readme_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(address: str, *_: object) -> None:
+        sources.append(address)
+        raise ClientError("as far as here")
+
+    sources: list[str] = []
+    readme = (CLIENTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    for name, words in re.findall(r"^python demos/clients/(\w+)\.py (.+?)(?: +#.*)?$", readme, re.MULTILINE):
+        module = {"realtime_client": realtime_client, "robot_client": robot_client, "rtsp_watcher": rtsp_watcher}[name]
+        monkeypatch.setattr(module, "Player", opened)
+        with pytest.raises(ClientError, match="as far as here"):
+            module.program(shlex.split(words))
+    assert sources == ["party.mp4", "rtsp://camera.local/door", "camera:0"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

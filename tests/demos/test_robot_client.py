@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from robot_client import program
-from robot_rounds import JsonForm, Observation, ThirdsForm, command_for, parse_observation, says_yes
+from robot_rounds import JsonForm, Look, Observation, Step, WordsForm, command_for, parse_observation, says_yes
 from support.demo_clients import quick_pauses, run_client
 from support.media import numbered_clip
 from support.servers import free_port
-from support.threaded import Say, SayingEngine, SayingMaker, threaded_server
+from support.threaded import SayingEngine, SayingMaker, threaded_server
 
 AHEAD = Observation(obstacle=True, direction="middle")
 CLEAR = Observation(obstacle=False, direction=None)
@@ -69,34 +69,47 @@ def test_yes_and_no(text: str, taken: bool | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "obstacle", "direction"),
+    ("answers", "direction"),
     [
-        (("Yes.", "No.", "No."), True, "left"),
-        (("No.", "No.", "Yes"), True, "right"),
-        (("Yes", "Yes", "No"), True, "middle"),
-        (("Yes", "No", "Yes"), True, None),
-        (("No", "No", "No"), False, None),
+        (("Yes.", "No.", "No."), "left"),
+        (("No.", "No.", "Yes"), "right"),
+        (("Yes", "Yes", "No"), "middle"),
+        (("Yes", "No", "Yes"), None),
+        (("No", "No", "No"), None),
+        (("Yes", "Hm", "No"), None),
     ],
 )
-def test_thirds_become_an_observation(answers: tuple[str, ...], obstacle: bool, direction: Any) -> None:
-    assert ThirdsForm("a dog").compose(answers) == Observation(obstacle=obstacle, direction=direction)
+def test_where_something_is(answers: tuple[str, ...], direction: Any) -> None:
+    said = {"whole": "Yes."} | dict(zip(("left", "middle", "right"), answers, strict=True))
+    assert WordsForm("a dog").step(said) == Observation(obstacle=True, direction=direction)
 
 
-def test_one_third_that_says_nothing_makes_nothing_of_all() -> None:
-    assert ThirdsForm("a dog").compose(("No", "Hm", "No")) is None
-
-
-def test_what_is_asked() -> None:
-    (whole,) = JsonForm("a dog").looks
-    assert (whole.begin, whole.end) == (0.0, 1.0)
-    assert "a dog" in whole.question
-    thirds = ThirdsForm("a dog").looks
+def test_what_is_asked_in_words() -> None:
+    form = WordsForm("a dog")
+    (whole,) = asked(form.step({}))
+    assert (whole.name, whole.begin, whole.end, whole.question) == ("whole", 0.0, 1.0, "Is there a dog now?")
+    assert form.step({"whole": "No."}) == CLEAR, "where nothing is need not be asked"
+    assert form.step({"whole": "Perhaps."}) is None
+    thirds = asked(form.step({"whole": "Yes."}))
     assert {look.question for look in thirds} == {"Is there a dog now?"}
     assert [(look.begin, look.end) for look in thirds] == [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)]
 
 
+def test_what_is_asked_for_json() -> None:
+    (whole,) = asked(JsonForm("a dog").step({}))
+    assert (whole.begin, whole.end) == (0.0, 1.0)
+    assert "a dog" in whole.question
+    assert JsonForm("a dog").step({"whole": '{"obstacle": false, "direction": null}'}) == CLEAR
+    assert JsonForm("a dog").step({"whole": "No."}) is None
+
+
+def asked(step: Step) -> tuple[Look, ...]:
+    assert isinstance(step, tuple)
+    return step
+
+
 def test_the_examples_in_the_question_are_observations() -> None:
-    (whole,) = JsonForm("a dog").looks
+    (whole,) = asked(JsonForm("a dog").step({}))
     examples = [part + "}" for part in whole.question.split("}")[:-1]]
     assert [parse_observation(text[text.index("{") :]) for text in examples] == [
         Observation(obstacle=True, direction="left"), CLEAR
@@ -145,17 +158,13 @@ def drive(capsys: pytest.CaptureFixture[str], clip: Path, monkeypatch: pytest.Mo
     return run
 
 
-def saying(*texts: str) -> tuple[SayingMaker, Say]:
-    """Says these in turn, again and again."""
-
-    def say(engine: SayingEngine, _question: str) -> str:
-        return texts[(len(engine.asked) - 1) % len(texts)]
-
-    return SayingMaker(say=say), say
+def saying(text: str) -> SayingMaker:
+    """Says this and nothing else."""
+    return SayingMaker(say=lambda _engine, _question: text)
 
 
 def test_json_drives(drive: Drive) -> None:
-    maker, _ = saying('{"obstacle": true, "direction": "left"}')
+    maker = saying('{"obstacle": true, "direction": "left"}')
     with threaded_server(maker) as server:
         ticks = drive(server.address)
     last = ticks[-1]
@@ -168,8 +177,8 @@ def test_json_drives(drive: Drive) -> None:
 
 def test_a_model_without_json_is_asked_yes_or_no(drive: Drive, capsys: pytest.CaptureFixture[str]) -> None:
     def say(engine: SayingEngine, question: str) -> str:
-        thirds = sum("now?" in asked.text for asked in engine.asked)
-        return "Yes." if thirds % 3 == 0 else "No."
+        words = sum("now?" in one.text for one in engine.asked)
+        return "Yes." if words % 4 in (1, 0) else "No."
 
     maker = SayingMaker(say=say)
     with threaded_server(maker) as server:
@@ -178,14 +187,14 @@ def test_a_model_without_json_is_asked_yes_or_no(drive: Drive, capsys: pytest.Ca
     assert last["unreadable"] == 3, "then it is asked otherwise"
     assert (last["command"], last["observation"]) == ("left", {"obstacle": True, "direction": "right"})
     assert maker.asked[3].text == "Is there a dog now?"
-    assert maker.engines[0].frames == len(maker.asked), "each third is a picture"
+    assert maker.engines[0].frames == len(maker.asked), "the whole and each third is a picture"
     assert all(question.max_tokens == 2 for question in maker.asked[3:])
 
 
 def test_nothing_is_made_up(drive: Drive) -> None:
-    maker, _ = saying("I would rather not say.")
+    maker = saying("I would rather not say.")
     with threaded_server(maker) as server:
-        for form in ("json", "thirds"):
+        for form in ("json", "words"):
             ticks = drive(server.address, "--form", form)
             assert ticks[-1]["unreadable"] > 0
             assert {tick["command"] for tick in ticks} == {"stop"}
@@ -249,7 +258,7 @@ def test_late_answers_are_counted_and_still_count(drive: Drive) -> None:
 
 
 def test_an_answer_about_a_picture_that_was_dropped_is_none(drive: Drive) -> None:
-    maker, _ = saying('{"obstacle": false, "direction": null}')
+    maker = saying('{"obstacle": false, "direction": null}')
     with threaded_server(maker, frames_per_second=0.01) as server:
         ticks = drive(server.address)
     assert ticks[-1]["lost"] > 1

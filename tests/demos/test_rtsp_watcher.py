@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import link
 import numpy as np
 import pytest
 from rtsp_watcher import program
@@ -74,7 +75,14 @@ def test_an_alert_has_its_times_its_evidence_and_its_picture(
     capsys: pytest.CaptureFixture[str], clip: Path, tmp_path: Path
 ) -> None:
     began = datetime.now(timezone.utc)
-    with threaded_server(from_frame(8), watch_interval_s=0.1) as server:
+
+    def say(engine: SayingEngine, _question: str) -> str:
+        if engine.frames < 8:
+            return "No."
+        time.sleep(0.3)  # more pictures come meanwhile
+        return "Yes, indeed."
+
+    with threaded_server(SayingMaker(say=say), watch_interval_s=0.1) as server:
         ran = watch(capsys, clip, server.address, "--watch", "Dog?", "--save", tmp_path / "alerts", "--json")
     assert ran.status == 0, ran.err
     (line,) = ran.out
@@ -132,9 +140,11 @@ def test_a_picture_that_cannot_be_kept_is_said_and_the_alert_is_not_lost(
 
 
 def test_alerts_that_were_missed_come_after_the_connection_is_back(
-    capsys: pytest.CaptureFixture[str], clip: Path
+    capsys: pytest.CaptureFixture[str], clip: Path, no_pauses: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks while the first question is being answered, which is the alert."""
+    no_pauses.setattr(link, "LONGEST_PAUSE_S", 0.5)
+    no_pauses.setattr(link, "FIRST_PAUSE_S", 0.5)
 
     def say(engine: SayingEngine, _question: str) -> str:
         if len(engine.asked) == 1:
