@@ -58,7 +58,7 @@ def ask(request: AskRequest) -> int:
     request = replace(request, settings=with_model(request.settings, sees=True))
     until_ns = parse_duration(request.duration)
     request.output.check()
-    request.keeping.check(request.record)
+    request.keeping.check(request.record, request.settings.archive.disk_mib)
     if request.record is not None:
         require_empty(request.record)
     if request.video is not None and is_recording(request.video):

@@ -58,7 +58,7 @@ def chat(request: ChatRequest) -> int:
     planned = [q for text in request.then for q in plan_questions(text, (), None)]
     until_ns = parse_duration(request.duration)
     request.output.check()
-    request.keeping.check(request.record)
+    request.keeping.check(request.record, request.settings.archive.disk_mib)
     if request.record is not None:
         require_empty(request.record)
     check_model(request.settings.model.name, sees=sees)

@@ -68,7 +68,7 @@ class Conversation:
         self._idle.set()
         self._cancelled = self._leaving = False
         self._begun: str | None = None
-        self.left_by_interrupt = False
+        self.left_by_interrupt = self.left_by_order = False
 
     def show(self, event: OutputEvent) -> None:
         """Follow the session, and show what it says."""
@@ -107,7 +107,7 @@ class Conversation:
         while (line := await lines.next()) is not None:
             line = line.strip()
             if line in ("/quit", "/exit"):
-                self._leaving = True
+                self._leaving = self.left_by_order = True
                 session.stop()
                 return
             if line.startswith("/"):

@@ -26,12 +26,12 @@ class Keeping:
     every_ns: int = SAVE_EVERY_S * NS_PER_S
     resume: Path | None = None
 
-    def check(self, record: Path | None) -> None:
+    def check(self, record: Path | None, disk_mib: int) -> None:
         """Refuse what cannot be done before anything slow starts.
 
         Raises:
-            ConfigError: the session cannot be saved there, would take the place of another, or is to be recorded
-                although it has a past.
+            ConfigError: the session cannot be saved there, would take the place of another, has an archive of
+                `disk_mib` on disk, or is to be recorded although it has a past.
             StateError: there is no session to go on with.
         """
         if self.save is not None:
@@ -39,6 +39,11 @@ class Keeping:
             if self.save.exists() and self.save != self.resume:
                 raise ConfigError(
                     f"saved session '{self.save}' exists; go on with it by --resume {self.save}, or delete it first"
+                )
+            if disk_mib:
+                raise ConfigError(
+                    f"--save writes the whole session each time, and archive.disk_mib is {disk_mib}: too much to be "
+                    "copied while a stream goes on; leave out one of the two"
                 )
         if self.resume is not None:
             read_facts(self.resume)

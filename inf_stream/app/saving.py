@@ -12,7 +12,7 @@ from typing import Any
 from inf_stream.app.keeping import Keeping
 from inf_stream.base.clock import NS_PER_S, format_clock, nanoseconds
 from inf_stream.base.config import Settings, kept_settings
-from inf_stream.base.errors import ConfigError, StateError
+from inf_stream.base.errors import StateError
 from inf_stream.base.events import Frame
 from inf_stream.base.state import State, read_state, write_state
 from inf_stream.engine.engine import Engine
@@ -218,17 +218,11 @@ def kept(
     """The engine to run a session on: one that is saved while it runs and at the end, if that is asked for.
 
     Raises:
-        ConfigError: the session has an archive on disk.
         StateError: at the end: the session cannot be written.
     """
     if keeping.save is None:
         yield engine
         return
-    if settings.archive.disk_mib:
-        raise ConfigError(
-            f"--save writes the whole session each time, and archive.disk_mib is {settings.archive.disk_mib}: too much "
-            "to be copied while a stream goes on; leave out one of the two"
-        )
     facts = {
         "settings": kept_settings(settings),
         "video": identity(video),

@@ -90,6 +90,8 @@ def _hold(
 
             with on_interrupt(lambda: conversation.interrupt(loop.stop), signal.SIGINT):
                 await loop.run(feed)
+            if typed and not request.output.json and not conversation.left_by_order:
+                screen.errors.print()  # behind a prompt that nobody answered
             return conversation.left_by_interrupt
 
     if typed:

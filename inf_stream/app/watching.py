@@ -45,7 +45,7 @@ def watch(request: AskRequest, source: Source, until_ns: int | None) -> None:
             source.frame_size = engine.model.vision.frame_size
         if endless and until_ns is None and any(q.at_ns is None for q in planned):
             report.note(
-                f"{source.describe()} has no known end: the question is asked when it ends, or when you press Ctrl-C; "
+                "the end of this stream is not known: the question is asked when it comes, or when you press Ctrl-C; "
                 "--at TIME or --duration TIME asks it earlier"
             )
         try:

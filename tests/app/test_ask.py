@@ -246,7 +246,7 @@ def test_a_signal_ends_a_stream_without_an_end_and_its_question_is_asked(
         assert process.stderr is not None
         told = json.loads(process.stderr.readline())
         assert told["type"] == "note"
-        assert "has no known end: the question is asked when it ends, or when you press Ctrl-C" in told["message"]
+        assert "the end of this stream is not known: the question is asked when it comes" in told["message"]
         assert json.loads(process.stderr.readline())["type"] == "frames"
         process.send_signal(number)
         out, errors = process.communicate(timeout=60)
@@ -302,7 +302,7 @@ def test_a_pipe_is_a_stream_without_a_known_end(
         writing.join()
     assert ran.status == 130
     assert len(ran.answers) == 1
-    assert "has no known end" in ran.err
+    assert "the end of this stream is not known" in ran.err
 
 
 def test_asides_leave_no_trace(capsys: pytest.CaptureFixture[str], seeing: Path, clip: Path) -> None:

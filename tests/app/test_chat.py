@@ -325,4 +325,5 @@ def test_a_conversation_at_a_terminal(terminal: Terminal) -> None:
     terminal.wait_for(r"\[cancelled\]")
     terminal.wait_for("> ")
     terminal.interrupt()
+    terminal.wait_for("\r\n")
     assert terminal.status() == 130

@@ -71,8 +71,8 @@ def test_an_interrupt_ends_a_live_stream_and_its_question_is_answered(
     assert [(a["at_s"], a["stats"]["frames"]) for a in ran.answers] == [(2, 3)]
     notes = [a["message"] for a in ran.asides if a["type"] == "note"]
     assert notes == [
-        "the camera has no known end: the question is asked when it ends, or when you press Ctrl-C; --at TIME or "
-        "--duration TIME asks it earlier",
+        "the end of this stream is not known: the question is asked when it comes, or when you press Ctrl-C; "
+        "--at TIME or --duration TIME asks it earlier",
         "ending the stream; press Ctrl-C again to stop at once",
     ]
 

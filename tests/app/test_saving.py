@@ -157,6 +157,10 @@ def test_a_killed_process_loses_what_came_after_the_last_snapshot(
         (("clip.mp4", "What?", "--save-every", "5"), "add --save FILE"),
         (("clip.mp4", "What?", "--save", "s.ifs", "--save-every", "0"), "--save-every is 0; give more than 0 seconds"),
         (("--resume", "s.ifs", "What?", "--record", "r"), "leave --record or --resume out"),
+        (
+            ("clip.mp4", "What?", "--save", "new.ifs", "--archive", "4", "--set", "archive.disk_mib=5"),
+            "leave out one of the two",
+        ),
         (("clip.mp4", "What?", "--save", "text.ifs"), "go on with it by --resume text.ifs, or delete it first"),
         (("--resume", "s.ifs", "What?", "--budget", "96"), "has budget_tokens 64, this one 96"),
         (("--resume", "s.ifs", "clip.mp4"), "nothing is asked about 'clip.mp4'"),
@@ -365,12 +369,12 @@ def test_an_engine_that_broke_in_an_answer_leaves_the_last_snapshot(tmp_path: Pa
 
 
 def test_an_archive_on_disk_is_not_copied_each_time(tmp_path: Path) -> None:
-    settings = settings_from_mapping({"archive": {"host_mib": 4, "disk_mib": 5}})
+    with pytest.raises(ConfigError, match=r"archive\.disk_mib is 5: too much .*; leave out one of the two"):
+        Keeping(save=tmp_path / "s.ifs").check(None, disk_mib=5)
+    Keeping().check(None, disk_mib=5)
+
+
+def test_who_keeps_nothing_runs_the_engine_itself() -> None:
     engine = make_engine("llama")
-    with (
-        pytest.raises(ConfigError, match=r"archive\.disk_mib is 5: too much .*; leave out one of the two"),
-        kept(engine, Keeping(save=tmp_path / "s.ifs"), None, settings, None, print),
-    ):
-        pass
-    with kept(engine, Keeping(), None, settings, None, print) as running:
+    with kept(engine, Keeping(), None, settings_from_mapping({}), None, print) as running:
         assert running is engine
