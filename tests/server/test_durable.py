@@ -1,6 +1,8 @@
 """Sessions that outlive their server: stopped or killed, taken up by handle, to the same answers."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 from support.durable import ReadingMaker, away, break_off, counted, durable, gauge, saved, see, tell, until_saved, wreck
 from support.realtime_clients import connected, image_item, text_item, until
 from support.serving import ListMaker, picture, run_clean
-from support.sockets import streaming
+from support.sockets import StreamClient, streaming
+
+from inf_stream.server.connections.state_folder import StateFolder
 
 DOG = {"id": "dog", "question": "a dog?", "expect": "w", "every_s": 2.0, "cooldown_s": 30.0}
 
@@ -41,7 +45,8 @@ def test_a_stopped_server_is_followed_by_another_to_the_same_answers(tmp_path: P
         await until_saved(tmp_path / "b", ".whole")
         seq = client.heard[-1]["seq"]
         query = f"?resume={hello['handle']}&after={seq}"
-        async with durable(tmp_path / "b") as server, streaming(server, query) as again:
+        maker = ReadingMaker()
+        async with durable(tmp_path / "b", maker) as server, streaming(server, query) as again:
             assert await again.next() == hello | {"seq": seq, "next_frame": 2}
             assert hello["lost_s"] == 0
             await see(again, 90_000)
@@ -50,7 +55,11 @@ def test_a_stopped_server_is_followed_by_another_to_the_same_answers(tmp_path: P
             assert [m["number"] for m in again.heard if m["type"] == "frame"] == [2]
             await again.say("stats")
             assert (await again.until("stats"))["frames"]["accepted"] == 3
+            await again.say("configure", instructions="be rude")
+            assert "has begun" in (await again.until("error"))["message"]
         assert told == wanted
+        asked = [line for line in maker.made[0].memory if line.startswith("question")]
+        assert asked == [f"question {hello['session']}-{number}" for number in (1, 2)], "each with an id of its own"
 
     run_clean(main())
 
@@ -82,6 +91,89 @@ def test_what_was_missed_when_the_server_stopped_follows(tmp_path: Path) -> None
             async with streaming(server, f"?resume={handle}&after=0") as third:
                 assert (await third.until(lambda m: m["seq"] == 1))["handle"] == handle, "the first hello again"
                 await third.until("answer.finished")
+
+    run_clean(main())
+
+
+async def stream_s(client: StreamClient) -> float:
+    await client.say("stats")
+    return float((await client.until("stats"))["stream_s"])
+
+
+async def after_a_stop(path: Path, first: Callable[[StreamClient], Any], then: Callable[[StreamClient], Any]) -> None:
+    """What a client does before a server stops, and with the next one a little later."""
+    async with durable(path) as server:
+        async with streaming(server) as client:
+            handle = (await client.next())["handle"]
+            await first(client)
+            break_off(client)
+        await away(server)
+    await asyncio.sleep(0.5)
+    query = f"?resume={handle}&after={client.heard[-1]['seq']}"
+    async with durable(path) as server, streaming(server, query) as again:
+        await then(again)
+
+
+def test_stream_time_goes_on_by_the_wall(tmp_path: Path) -> None:
+    async def first(client: StreamClient) -> None:
+        await asyncio.sleep(0.3)
+        before.append(await stream_s(client))
+
+    async def then(client: StreamClient) -> None:
+        assert 0.5 <= await stream_s(client) - before[0] < 30
+
+    before: list[float] = []
+    run_clean(after_a_stop(tmp_path, first, then))
+
+
+def test_stream_time_goes_on_where_a_client_left_off_that_says_what_time_it_is(tmp_path: Path) -> None:
+    async def first(client: StreamClient) -> None:
+        await see(client, 1_000_000)
+
+    async def then(client: StreamClient) -> None:
+        await see(client, 1_000_400)
+        assert client.heard[-1]["at_s"] == 1000.4, "the pause of half a second is none of the stream"
+
+    run_clean(after_a_stop(tmp_path, first, then))
+
+
+def test_nothing_is_said_that_is_not_saved_when_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the last state is written the client is still connected, but it is not answered any more."""
+    writing, written = threading.Event(), threading.Event()
+    write = StateFolder.write
+
+    def slow(self: StateFolder, *state: Any, **more: Any) -> int:
+        writing.set()
+        assert written.wait(20)
+        return write(self, *state, **more)
+
+    async def say_more(client: StreamClient) -> None:
+        while not writing.is_set():
+            await asyncio.sleep(0.002)
+        for _ in range(3):
+            await client.say("stats")
+        await asyncio.sleep(0.2)
+        written.set()
+
+    async def main() -> None:
+        async with durable(tmp_path) as server:
+            context = streaming(server)
+            client = await context.__aenter__()
+            handle = (await client.next())["handle"]
+            await see(client, 0)
+            monkeypatch.setattr(StateFolder, "write", slow)
+            talking = asyncio.create_task(say_more(client))
+        await talking
+        assert (await client.closed())[0] == 1001
+        await context.__aexit__(None, None, None)
+        assert [m["type"] for m in client.heard] == ["hello", "frame"]
+        last = client.heard[-1]["seq"]
+        async with durable(tmp_path) as server, streaming(server, f"?resume={handle}&after={last}") as again:
+            await again.next()
+            await again.say("stats")
+            assert (await again.until("stats"))["seq"] == last + 1
 
     run_clean(main())
 
