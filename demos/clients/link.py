@@ -136,6 +136,11 @@ NOT_CONNECTED = (OSError, InvalidHandshake, ConnectionClosed, asyncio.TimeoutErr
 """What `explain` explains."""
 
 
+def pause_s(attempt: int) -> float:
+    """Wait before attempt 1, 2, ... to connect again, however many there are."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 16), LONGEST_PAUSE_S)
+
+
 # ---- a session of /v1/stream -----------------------------------------------------------------------
 
 
@@ -218,9 +223,9 @@ class StreamLink:
             except NOT_CONNECTED as error:
                 why = self._lost(error)
             attempt += 1
-            pause_s = min(FIRST_PAUSE_S * 2.0 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)
-            self._say(f"{why}; trying again in {pause_s:.1f} s")
-            await asyncio.sleep(pause_s)
+            wait_s = pause_s(attempt) * random.uniform(0.75, 1.0)
+            self._say(f"{why}; trying again in {wait_s:.1f} s")
+            await asyncio.sleep(wait_s)
 
     def _address(self) -> str:
         resume = {} if self._handle is None else {"resume": self._handle, "after": self.seen}

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from link import BROKEN_PIPE, INTERRUPTED, REFUSED, ClientError, StreamConnection, StreamLink, guarded, server_url
+from link import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    REFUSED,
+    ClientError,
+    StreamConnection,
+    StreamLink,
+    guarded,
+    pause_s,
+    server_url,
+)
 from support.demo_clients import quick_pauses
 from support.servers import free_port, http
 from support.servers import serving as serving_bytes
@@ -170,6 +180,11 @@ def test_a_server_that_comes_back_has_forgotten_and_says_so() -> None:
     assert new == [True, True]
     assert "the server stops" in said[0]
     assert said[-1] == "connected again, in a new session: what was seen before is forgotten"
+
+
+def test_pauses_grow_to_their_limit_and_stay_there_for_days(no_pauses: pytest.MonkeyPatch) -> None:
+    no_pauses.undo()
+    assert [pause_s(attempt) for attempt in (1, 2, 3, 7, 8, 100_000)] == [0.5, 1.0, 2.0, 30.0, 30.0, 30.0]
 
 
 def test_whoever_is_interrupted_says_goodbye() -> None:
