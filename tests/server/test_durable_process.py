@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 from support.command_line import save_tiny
 from support.durable import saved, see, tell
 from support.serving import run_clean
@@ -72,6 +73,11 @@ async def until_killed(server: Program, folder: Path) -> StreamClient:
     return client
 
 
+async def sessions_of(server: Program) -> int:
+    async with aiohttp.ClientSession() as client, client.get(f"{server.address}/v1/sessions") as response:
+        return len((await response.json())["data"])
+
+
 async def twin(server: Program, frames: int) -> list[str]:
     """What a session says that saw as much, and was never interrupted."""
     async with streaming(server) as client:
@@ -112,6 +118,8 @@ def test_a_session_outlives_a_server_that_is_killed_and_one_that_is_stopped(tmp_
             assert [m["at_s"] for m in again.heard if m["type"] == "alert"] == [200], "the watch fires again"
             lost = sum(m.get("reason") == "lost" for m in again.heard)
             wanted.extend(await twin(server, greeting["next_frame"] - lost))
+            while await sessions_of(server) > 1 or len(saved(folder)) > 1:  # the twin's ended for good
+                await asyncio.sleep(0.02)
             server.process.send_signal(signal.SIGTERM)
             assert await again.closed() == (1001, "the server stops")
         second.append(again)
