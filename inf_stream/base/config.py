@@ -151,6 +151,10 @@ class ServerSettings:
     origins: str = setting(
         "", "web pages that may connect besides this server's own, e.g. 'https://a.example https://b.example'"
     )
+    image_addresses: str = setting(
+        "",
+        "folders from which an image_url may be fetched, e.g. 'https://a.example/ file:///srv/pictures/'; empty: none",
+    )
     sessions: int = setting(4, "sessions at once; one more is refused", low=1, high=4096)
     together: int = setting(
         8,
@@ -174,7 +178,10 @@ class ServerSettings:
     drain_s: float = setting(20.0, "how long a stopping server waits for answers to end", low=0.0, high=3600.0)
     ping_s: float = setting(20.0, "a silent client is asked so often whether it is there", low=0.05, high=3600.0)
     header_timeout_s: float = setting(
-        10.0, "longest wait for a request's head or body, or for a setup", low=0.05, high=3600.0
+        10.0,
+        "longest wait for a request's head or body, for a setup, or for images by address",
+        low=0.05,
+        high=3600.0,
     )
     log_format: str = setting(
         "text", "the log on standard error: lines for people, or one JSON object a line", choices=("text", "json")

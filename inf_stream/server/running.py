@@ -10,9 +10,11 @@ from aiohttp import web
 
 from inf_stream.base.config import Settings
 from inf_stream.server.connections.channels import Channels
+from inf_stream.server.connections.image_fetcher import ImageFetcher
 from inf_stream.server.connections.session_keeper import SessionKeeper
 from inf_stream.server.connections.state_folder import StateFolder
 from inf_stream.server.log import fields
+from inf_stream.server.protocols.image_urls import AllowedAddresses
 from inf_stream.server.protocols.pictures import PictureDecoder
 from inf_stream.server.sessions.engines import EngineMaker
 from inf_stream.server.sessions.hub import Hub
@@ -64,12 +66,15 @@ async def running_server(
     server goes away. With a `folder`, sessions are saved there, and gone on with.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or those of images cannot be allowed.
     """
     server = settings.server
     metrics = metrics or Metrics()
     hub = Hub(maker, settings, timer=metrics.timed, observer=metrics.heard)
-    decoder = PictureDecoder(maker.frame_size, server.frame_pixels)
+    fetcher = ImageFetcher(
+        AllowedAddresses.from_settings(server), most_bytes=server.message_bytes, patience_s=server.header_timeout_s
+    )
+    decoder = PictureDecoder(maker.frame_size, server.frame_pixels, fetcher.fetch)
     keeper = None if folder is None else SessionKeeper(folder, server.state_every_s, metrics.kept)
     channels = Channels(hub, decoder, keeper=keeper)
     hub.retry_after_s = channels.retry_after_s
@@ -93,6 +98,7 @@ async def running_server(
         if keeper is not None:
             await keeper.close()
         await runner.cleanup()
+        await fetcher.close()
         await asyncio.get_running_loop().run_in_executor(None, decoder.close)
         _LOG.info("stopped", extra=fields(sessions_opened=hub.opened))
 

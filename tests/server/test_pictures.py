@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.realtime_clients import data_uri
 from support.serving import picture
 
 from inf_stream.server.protocols.pictures import (
@@ -18,7 +17,6 @@ from inf_stream.server.protocols.pictures import (
     PictureError,
     count_pixels,
     from_base64,
-    from_data_uri,
 )
 
 MOST = 100_000
@@ -152,21 +150,3 @@ def test_base64_is_read_in_both_alphabets_padded_or_not() -> None:
     for wrong in ("A", "AB=C", "AA A", "ééé"):
         with pytest.raises(PictureError):
             from_base64(wrong, most_bytes=300)
-
-
-def test_data_uris_alone_are_read() -> None:
-    assert from_data_uri(data_uri(b"abc"), most_bytes=10) == b"abc"
-    assert from_data_uri("DATA:IMAGE/PNG;base64," + base64.b64encode(b"x").decode(), most_bytes=10) == b"x"
-    for uri, code in (
-        ("http://a.example/cat.png", "invalid_image_url"),
-        ("file:///etc/passwd", "invalid_image_url"),
-        ("data:image/png,plain", "invalid_image_url"),
-        ("data:application/pdf;base64,AAAA", "invalid_image_url"),
-        ("", "invalid_image_url"),
-        ("data:image/png;base64,A", "invalid_image"),
-        ("data:image/png;base64,\ud800", "invalid_image"),
-        (data_uri(bytes(20)), "image_too_large"),
-    ):
-        with pytest.raises(PictureError) as refused:
-            from_data_uri(uri, most_bytes=10)
-        assert refused.value.code == code, uri

@@ -75,11 +75,12 @@ def test_every_reason_of_a_frame_is_listed() -> None:
 
 
 def picture_codes() -> set[str]:
-    """Codes of images that come as they are; those in data URIs have more."""
-    tree = ast.parse((SERVER / "protocols" / "pictures.py").read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    """Codes of images that come as they are or are fetched; those in data URIs have more."""
+    files = [SERVER / "protocols" / "pictures.py", SERVER / "connections" / "image_fetcher.py"]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     codes = texts(word.value for call in calls for word in call.keywords if word.arg == "code")
-    return codes - {"invalid_image_url"} | {PictureError("").code}
+    return codes | {PictureError("").code}
 
 
 def test_every_way_in_which_an_image_is_invalid_is_listed() -> None:

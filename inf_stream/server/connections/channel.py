@@ -129,9 +129,7 @@ class Channel:
             at_end=self._at_end,
         )
         self.adapter = make_adapter(self.session, self.watchman, self.handle)
-        self._frames = FrameIntake(
-            self.session, decoder, most_pixels=limits.frame_pixels, sees=hub.maker.sees, say=self._say_all
-        )
+        self._frames = FrameIntake(self.session, decoder, sees=hub.maker.sees, say=self._say_all)
         self._kept: Kept | None = None
         if keeper is not None and isinstance(self.adapter, DurableAdapter):
             self._kept = Kept(self.session, self.watchman, self.adapter, self.outbox, protocol, self.handle)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from inf_stream.base.events import Question
 from inf_stream.base.state import State
 from inf_stream.server.protocols.messages import MessageError
+from inf_stream.server.protocols.pictures import Image
 from inf_stream.server.protocols.watches import Alert
 from inf_stream.server.sessions.engines import Memory, SessionOptions
 from inf_stream.server.sessions.live_session import SessionEvent
@@ -33,12 +34,12 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class TakeFrames:
-    """Decode these image files, all or none, and queue them; and tell the adapter by `tag` how that went.
+    """Fetch and decode these images, all or none, and queue them; and tell the adapter by `tag` how that went.
 
     `timestamps_ms` has one stream time for each image, or None where the time of arrival counts.
     """
 
-    images: tuple[bytes, ...]
+    images: tuple[Image, ...]
     timestamps_ms: tuple[float | None, ...]
     tag: Any
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inf_stream.base.clock import NS_PER_S
-from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Pixels, Warned
+from inf_stream.base.events import AnswerDelta, AnswerFinished, FinishReason, Warned
 from inf_stream.server.protocols.answers import said_earlier
+from inf_stream.server.protocols.image_urls import read_image_url
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
     MessageError,
@@ -25,7 +26,7 @@ from inf_stream.server.protocols.messages import (
     as_text,
     required,
 )
-from inf_stream.server.protocols.pictures import PictureDecoder, PictureError, count_pixels, from_data_uri
+from inf_stream.server.protocols.pictures import Image, PictureDecoder, PictureError
 from inf_stream.server.protocols.realtime_items import new_id
 from inf_stream.server.sessions.engines import SessionOptions
 from inf_stream.server.sessions.hub import Hub
@@ -52,7 +53,7 @@ class ChatRequest:
     """
 
     instructions: str
-    turns: tuple[str | bytes, ...]
+    turns: tuple[str | Image, ...]
     question: str
     max_tokens: int | None
     stream: bool
@@ -90,7 +91,7 @@ def parse_chat(body: Mapping[str, Any], limits: ClientLimits) -> ChatRequest:
 class _Gathered:
     limits: ClientLimits
     instructions: list[str] = field(default_factory=list)
-    turns: list[str | bytes] = field(default_factory=list)
+    turns: list[str | Image] = field(default_factory=list)
     characters: int = 0
 
     def add(self, message: Mapping[str, Any], where: str) -> None:
@@ -121,14 +122,14 @@ class _Gathered:
             raise MessageError(f"all texts together have more than {most} characters; shorten them", param="messages")
         return text
 
-    def _image(self, part: Mapping[str, Any], where: str) -> bytes:
+    def _image(self, part: Mapping[str, Any], where: str) -> Image:
         if not self.limits.sees:
             raise MessageError(f"model '{self.limits.model}' reads text only", code="unsupported_content", param=where)
         given = required(part, "image_url", where)
         uri = given.get("url") if isinstance(given, dict) else given
         if not isinstance(uri, str):
             raise PictureError("image_url is no text", code="invalid_type")
-        return from_data_uri(uri, most_bytes=self.limits.message_bytes)
+        return read_image_url(uri, self.limits.addresses, most_bytes=self.limits.message_bytes)
 
 
 class ChatAnswer:
@@ -204,18 +205,13 @@ class ChatAnswer:
 
     async def _feed(self) -> None:
         session, at_ns = self._session, 0
-        most = self._hub.settings.server.frame_pixels
-        images = [turn for turn in self._request.turns if isinstance(turn, bytes)]
-        if sum(count_pixels(image, most) for image in images) > most:
-            raise PictureError(f"the images have more than {most} pixels together; scale them down",
-                               code="image_too_large")  # fmt: skip
+        images = [turn for turn in self._request.turns if not isinstance(turn, str)]
+        files = iter(await self._decoder.files(images))
         for turn in self._request.turns:
             if isinstance(turn, str):
                 await session.text_in_turn(turn + "\n", at_ns)
                 continue
-            run = asyncio.get_running_loop().run_in_executor
-            pixels: Pixels = await run(self._decoder.pool, self._decoder.decode, turn)
-            await session.frame(session.number_frame(), pixels, at_ns)
+            await session.frame(session.number_frame(), await self._decoder.decoded(next(files)), at_ns)
             at_ns += _FRAME_INTERVAL_NS
         question = session.new_question(self._request.question, max_tokens=self._request.max_tokens)
         session.ask(question, in_order=True)

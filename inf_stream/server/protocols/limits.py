@@ -1,8 +1,9 @@
 """What a server allows of each client, whatever its protocol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inf_stream.base.config import Settings
+from inf_stream.server.protocols.image_urls import AllowedAddresses
 from inf_stream.server.protocols.watches import WatchLimits
 from inf_stream.server.sessions.engines import EngineMaker
 
@@ -20,6 +21,7 @@ class ClientLimits:
         message_bytes: of one image.
         watches: of the session.
         sees: whether frames can be taken in.
+        addresses: from which images may be fetched.
     """
 
     model: str
@@ -30,10 +32,15 @@ class ClientLimits:
     message_bytes: int
     watches: WatchLimits
     sees: bool = True
+    addresses: AllowedAddresses = field(default_factory=AllowedAddresses)
 
     @classmethod
     def from_settings(cls, settings: Settings, maker: EngineMaker) -> "ClientLimits":
-        """As the settings and the model have them."""
+        """As the settings and the model have them.
+
+        Raises:
+            ConfigError: addresses that cannot be allowed.
+        """
         server = settings.server
         return cls(
             model=maker.name,
@@ -44,6 +51,7 @@ class ClientLimits:
             message_bytes=server.message_bytes,
             watches=WatchLimits(server.watches, server.watch_interval_s, server.text_characters),
             sees=maker.sees,
+            addresses=AllowedAddresses.from_settings(server),
         )
 
     def tokens(self, asked: int | str | None) -> int | None:

@@ -1,14 +1,18 @@
 """Images from strangers: judged by their header, then decoded in memory by one known decoder."""
 
+import asyncio
 import base64
 import binascii
 import io
 import struct
 import threading
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import TypeAlias
 
 import av
+from yarl import URL
 
 from inf_stream.base.events import Pixels
 from inf_stream.server.protocols.messages import MessageError
@@ -17,13 +21,16 @@ from inf_stream.sources.image_header import lacks_end, read_header
 from inf_stream.sources.orientation import of_exif, of_frame
 from inf_stream.sources.shaping import Shaper
 
+Image: TypeAlias = bytes | URL
+"""An image file, or the address of one that may be fetched."""
+Fetch: TypeAlias = Callable[[Sequence[URL]], Awaitable[list[bytes]]]
+"""Fetches the images of one message; raises `PictureError`."""
+
 _DEMUXERS = {"jpeg": "jpeg_pipe", "png": "png_pipe", "webp": "webp_pipe"}
 _SQUARE = Fraction(1)
 _LARGEST_WEBP = 1 << 14
 _ROUNDING = 256
 """FFmpeg rounds width and height up before it compares them with its limit."""
-_DATA_URI = "data:image/"
-_BASE64 = ";base64,"
 
 
 class PictureError(MessageError):
@@ -31,22 +38,6 @@ class PictureError(MessageError):
 
     def __init__(self, message: str, *, code: str = "invalid_image"):
         super().__init__(message, code=code, param="image_url")
-
-
-def from_data_uri(uri: str, *, most_bytes: int) -> bytes:
-    """The image file in a data URI.
-
-    Raises:
-        PictureError: it is an address of something else, which is never fetched, or is not coded as base64.
-    """
-    head, marker, _ = uri[:64].partition(_BASE64)
-    if not head.lower().startswith(_DATA_URI) or not marker:
-        raise PictureError(
-            "image_url is no data URI of an image; send the image itself as data:image/jpeg;base64,... "
-            "(addresses are not fetched)",
-            code="invalid_image_url",
-        )
-    return from_base64(uri[len(head) + len(marker) :], most_bytes=most_bytes)
 
 
 def from_base64(coded: str, *, most_bytes: int) -> bytes:
@@ -79,14 +70,38 @@ class PictureDecoder:
 
     Args:
         frame_size: of the model; None keeps each picture's own.
-        most_pixels: of one image.
+        most_pixels: of one message's images together.
+        fetch: those that are addresses; without it there must be none.
         threads: images at once.
     """
 
-    def __init__(self, frame_size: FrameSize | None, most_pixels: int, threads: int = 2):
+    def __init__(self, frame_size: FrameSize | None, most_pixels: int, fetch: Fetch | None = None, threads: int = 2):
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="inf-stream-picture")
-        self._frame_size, self._most_pixels = frame_size, most_pixels
+        self._frame_size, self._most_pixels, self._fetch = frame_size, most_pixels, fetch
         self._of_thread = threading.local()
+
+    async def files(self, images: Sequence[Image]) -> list[bytes]:
+        """The files of one message's images, small enough by their headers to be decoded.
+
+        Raises:
+            PictureError: one cannot be fetched, see `count_pixels`, or they have too many pixels together.
+        """
+        addresses = [image for image in images if isinstance(image, URL)]
+        assert self._fetch is not None or not addresses, "nothing is allowed without a fetcher"
+        fetched = iter(await self._fetch(addresses) if self._fetch is not None and addresses else [])
+        found = [next(fetched) if isinstance(image, URL) else image for image in images]
+        most = self._most_pixels
+        if sum(count_pixels(data, most) for data in found) > most:
+            raise PictureError(
+                f"the images of one message have more than {most} pixels together; scale them down, or send them one "
+                "by one",
+                code="image_too_large",
+            )
+        return found
+
+    async def decoded(self, data: bytes) -> Pixels:
+        """What `decode` makes of it, in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, self.decode, data)
 
     def decode(self, data: bytes) -> Pixels:
         """One image file in RGB; blocks.

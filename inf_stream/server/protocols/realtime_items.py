@@ -8,6 +8,7 @@ from typing import Any
 
 from inf_stream.base.state import State
 from inf_stream.server.protocols.answers import said_earlier
+from inf_stream.server.protocols.image_urls import read_image_url
 from inf_stream.server.protocols.limits import ClientLimits
 from inf_stream.server.protocols.messages import (
     MessageError,
@@ -18,7 +19,7 @@ from inf_stream.server.protocols.messages import (
     as_text,
     required,
 )
-from inf_stream.server.protocols.pictures import PictureError, from_data_uri
+from inf_stream.server.protocols.pictures import Image, PictureError
 
 MOST_PARTS = 16
 _MOST_ITEMS = 512
@@ -36,7 +37,7 @@ class Item:
         id: given by the client or made here.
         role: user, system or assistant.
         texts: what it says.
-        images: image files, until they are taken.
+        images: image files or their addresses, until they are taken.
         timestamps_ms: stream time of each image, or None for that of its arrival.
         parts: the content as told to clients, without the images themselves.
         status: as told to clients.
@@ -45,7 +46,7 @@ class Item:
     id: str
     role: str
     texts: list[str] = field(default_factory=list)
-    images: list[bytes] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
     timestamps_ms: list[float | None] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     status: str = "completed"
@@ -95,7 +96,7 @@ def parse_item(value: Any, where: str, limits: ClientLimits) -> Item:
     """An item as a client writes it.
 
     Raises:
-        MessageError: naming the field; an image that is no data URI among others.
+        MessageError: naming the field; an image that is neither a data URI nor an allowed address among others.
     """
     given = as_object(value, where)
     kind = required(given, "type", where)
@@ -201,7 +202,7 @@ def _add_part(item: Item, part: dict[str, Any], where: str, limits: ClientLimits
     uri = required(part, "image_url", where)
     if not isinstance(uri, str):
         raise PictureError("image_url is no text", code="invalid_type")
-    item.images.append(from_data_uri(uri, most_bytes=limits.message_bytes))
+    item.images.append(read_image_url(uri, limits.addresses, most_bytes=limits.message_bytes))
     item.timestamps_ms.append(stamp)
     item.parts.append({"type": "input_image", "detail": _parse_detail(part.get("detail"), where)})
 
