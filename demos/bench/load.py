@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the server's model")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE, as of `inf-stream serve`")
     parser.add_argument("--seconds", type=float, default=600.0, help="of each run")
-    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before each run")
+    parser.add_argument("--warm-up", type=float, default=120.0, help="seconds before each run")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two questions of a client")
     parser.add_argument("--fps", type=float, default=1.0, help="frames a second of a client")
     parser.add_argument("--answer-tokens", type=int, default=32)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from inf_stream.base.allocator import keep_one_arena
+from inf_stream.base.allocator import keep_few_kernels, keep_one_arena
 from inf_stream.base.errors import InfStreamError
 from inf_stream.cli import ask, chat, demo, doctor, models, serve
 from inf_stream.cli.parsing import Parser
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _prepare_standard_streams()
     keep_one_arena()
+    keep_few_kernels()
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except BrokenPipeError:
