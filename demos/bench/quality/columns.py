@@ -6,6 +6,8 @@ A column is written `policy`, `policy:key=value,key=value` or either with `+reca
     inf-mllm                the bounded cache alone
     inf-mllm+recall         with what ships: blocks of the archive come back for a question
     inf-mllm+attended       the same with `archive.choose_by = "attention"`
+    inf-mllm+untimed        as it ships, without reading times from the question
+    inf-mllm+all-vote       the same, with a vote and a choice of every layer
     streaming-llm+rekv      sinks and a window, and ReKV's choice among the archive's blocks (arXiv 2503.00540): each
                             layer by itself, by the question's mean query against the blocks' mean keys
 """
@@ -24,12 +26,14 @@ from facts import Item
 from rivals import choose_as, take_queries_as_they_are
 
 from inf_stream.base.config import settings_from_mapping
+from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Turn
 from inf_stream.engine.build import build_engine
+from inf_stream.engine.engine import Engine
 from inf_stream.engine.moments import read_span
 from inf_stream.models.weights.loaded import LoadedWeights
 
-RECALLS = {"": "", "recall": "recall", "attended": "attended", "rekv": "mean-query", "all-vote": "all-vote"}
+RECALLS = {name: name for name in ("", "recall", "attended", "untimed", "all-vote")} | {"rekv": "mean-query"}
 S = 1_000_000_000
 TURN_TOKENS = 256
 """More than the opening and a turn's own tokens take."""
@@ -71,31 +75,36 @@ class Reply:
     recalled: float | None
 
 
-class Conversation:
-    """One endless conversation in one column.
+def build_column(weights: LoadedWeights, column: str, sizes: Sizes) -> tuple[Engine, str]:
+    """The engine of a column, and the name of its way to recall, as `choose_as` takes it.
 
     Raises:
         SystemExit: the column names a way to recall that there is not.
     """
+    word, _, recall = column.partition("+")
+    if recall not in RECALLS:
+        sys.exit(f"no recall '{recall}' (column '{column}'); there are: {', '.join(r for r in RECALLS if r)}")
+    policy, options = parse_policy(word)
+    choose_by = "attention" if recall == "attended" else "means"
+    archive = {"host_mib": sizes.archive_mib, "recall_tokens": sizes.recall, "choose_by": choose_by}
+    cache = {
+        "policy": policy,
+        "budget_tokens": sizes.budget,
+        "chunk_tokens": sizes.chunk,
+        "evict_every_tokens": sizes.evict_every,
+    }
+    settings = settings_from_mapping({"cache": cache, "policy": options, "archive": archive if recall else {}})
+    engine = build_engine(settings, weights)
+    if RECALLS[recall] == "mean-query":
+        take_queries_as_they_are(engine.cache)
+    return engine, RECALLS[recall]
+
+
+class Conversation:
+    """One endless conversation in one column (see `build_column`)."""
 
     def __init__(self, weights: LoadedWeights, column: str, sizes: Sizes):
-        word, _, recall = column.partition("+")
-        if recall not in RECALLS:
-            sys.exit(f"no recall '{recall}' (column '{column}'); there are: {', '.join(r for r in RECALLS if r)}")
-        policy, options = parse_policy(word)
-        choose_by = "attention" if recall == "attended" else "means"
-        archive = {"host_mib": sizes.archive_mib, "recall_tokens": sizes.recall, "choose_by": choose_by}
-        cache = {
-            "policy": policy,
-            "budget_tokens": sizes.budget,
-            "chunk_tokens": sizes.chunk,
-            "evict_every_tokens": sizes.evict_every,
-        }
-        settings = settings_from_mapping({"cache": cache, "policy": options, "archive": archive if recall else {}})
-        self.engine = build_engine(settings, weights)
-        self._recall = RECALLS[recall]
-        if self._recall == "mean-query":
-            take_queries_as_they_are(self.engine.cache)
+        self.engine, self._recall = build_column(weights, column, sizes)
         self._spans: dict[Item, tuple[int, int]] = {}
         vocabulary = self.engine.model.tokenizer.get_vocab()
         self._digits = {number for token, number in vocabulary.items() if token.strip("ĠĊ▁ ").isdecimal()}
@@ -161,20 +170,27 @@ class Conversation:
         return is_right, float(-logits[:-1].log_softmax(-1).gather(1, right[:, None]).mean())
 
     def _kept(self, item: Item) -> float:
-        first, end = self._spans[item]
-        index = self.engine.cache.slots.view().index
-        return float(((index >= first) & (index < end)).sum(-1).float().mean()) / (end - first)
+        return live_share(self.engine.cache, *self._spans[item])
 
     def _recalled(self, item: Item) -> float | None:
-        recall = self.engine.cache.recall
-        if recall is None:
-            return None
-        first, end = self._spans[item]
-        shares = []
-        for layer, window in enumerate(self.engine.cache.layout.sliding_windows):
-            if window is None:
-                places = recall.chosen(layer)
-                firsts, tokens = recall.archive.spans(places)
-                inside = (firsts + tokens).clamp(max=end) - firsts.clamp(min=first)
-                shares.append(int(inside.clamp(min=0).sum()) / (end - first))
-        return sum(shares) / len(shares)
+        return recalled_share(self.engine.cache, *self._spans[item])
+
+
+def live_share(cache: StreamCache, first: int, end: int) -> float:
+    """How much of the stream's tokens `first` to `end` is live, over all layers."""
+    index = cache.slots.view().index
+    return float(((index >= first) & (index < end)).sum(-1).float().mean()) / (end - first)
+
+
+def recalled_share(cache: StreamCache, first: int, end: int) -> float | None:
+    """How much of the stream's tokens `first` to `end` is recalled, over all layers, or None where nothing is."""
+    recall = cache.recall
+    if recall is None:
+        return None
+    shares = []
+    for layer, window in enumerate(cache.layout.sliding_windows):
+        if window is None:
+            firsts, tokens = recall.archive.spans(recall.chosen(layer))
+            inside = (firsts + tokens).clamp(max=end) - firsts.clamp(min=first)
+            shares.append(int(inside.clamp(min=0).sum()) / (end - first))
+    return sum(shares) / len(shares)
