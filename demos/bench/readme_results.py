@@ -1,8 +1,8 @@
-"""Writes the table of results between the marks in README.md from the JSON lines in `demos/bench/results/`.
+"""Writes the tables of results between the marks in README.md from the JSON lines in `demos/bench/results/`.
 
     python demos/bench/readme_results.py [--check]
 
-No figure there is typed by hand; the last line of each file counts.
+No figure there is typed by hand; the last line of each file counts, and of `load.jsonl` all of them.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
-START, END = "<!-- results -->", "<!-- /results -->"
 
 
 def latest(name: str) -> dict[str, Any]:
@@ -72,21 +71,47 @@ def _cell(result: dict[str, Any] | None, longest: int) -> str:
 
 
 def block() -> str:
-    """What belongs between the marks."""
+    """Memory, times and perplexity."""
     ppl = latest("perplexity")
     tokens = max(r["tokens"] for r in ppl["results"])
     return "\n".join(
         [
-            START,
             *endless_rows(),
             f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']}, SmolLM2-135M "
             "(`demos/bench/quality/perplexity.py`). With this small model it hardly rewards relevance: sinks and "
             "recent tokens alone stay a little ahead.",
             "",
             *perplexity_rows(),
-            END,
         ]
     )
+
+
+def load_table() -> str:
+    """One row a number of clients."""
+    runs = [json.loads(line) for line in (HERE / "results" / "load.jsonl").read_text().splitlines()]
+    rows = [
+        "| clients | time to first token: p50, p95, p99 | frames, dropped | errors, wrong messages "
+        "| memory of the server: second quarter, last, after |",
+        "|---|---|---|---|---|",
+    ]
+    for r in runs:
+        times = ", ".join(f"{r[f'ttft_p{p}_s']:.2f}" for p in (50, 95, 99))
+        memory = ", ".join(f"{r['memory'][name]:.0f}" for name in ("settled_mib", "late_mib", "after_mib"))
+        counts = f"{r['frames']}, {sum(r['dropped'].values())} | {sum(r['errors'].values())}, {r['protocol_errors']}"
+        rows.append(f"| {r['clients']} | {times} s | {counts} | {memory} MiB |")
+    return "\n".join(rows)
+
+
+BLOCKS = {"results": block, "load": load_table}
+
+
+def updated(text: str) -> str:
+    """The README with every block made afresh."""
+    for name, made in BLOCKS.items():
+        start, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = before + start + made() + end + rest.split(end)[1]
+    return text
 
 
 def main() -> None:
@@ -94,11 +119,10 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say whether README.md is up to date")
     args = parser.parse_args()
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    updated = before + block() + rest.split(END)[1]
-    if args.check and updated != text:
+    new = updated(text)
+    if args.check and new != text:
         sys.exit("README.md is out of date; run python demos/bench/readme_results.py")
-    README.write_text(updated, encoding="utf-8")
+    README.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ class SlotTable:
         """Slots of each row."""
         return self.offsets.shape[-1]
 
+    @property
+    def newest_frame_index(self) -> int:
+        """Index of the newest frame's first token; 0 if there is none."""
+        return self._newest_frames[-1][1] if self._newest_frames else 0
+
     def append(self, tags: TokenTags) -> None:
         """Enter new tokens behind the used slots of every row."""
         start, stop = self.used, self.used + len(tags)

@@ -23,6 +23,7 @@ from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
 from inf_stream.cache.archive import Archive, AttendedRecall, Recall
 from inf_stream.cache.archive.recalled import Lifted, Recalled
+from inf_stream.cache.novelty import NoveltyMeter
 from inf_stream.cache.planes import KeyValuePlanes
 from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.positions import SegmentCursor
@@ -78,6 +79,7 @@ class StreamCache:
         self._accumulated = (
             torch.zeros(layout.layers, self.rows, capacity, device=layout.device) if policy.accumulates else None
         )
+        self._novelty = NoveltyMeter(layout) if policy.needs_novelty else None
         self._since_eviction = 0
         self._open: CacheStep | None = None
         self._mark: _Mark | None = None
@@ -134,6 +136,8 @@ class StreamCache:
             parts["recalled"] = self.recall.state(self.planes, self.layout.layers)
         if self.window is not None:
             parts["window"] = self.window.state()
+        if self._novelty is not None:
+            parts["novelty"] = self._novelty.state()
         whole = State.of(parts, evictions=self.evictions, since_eviction=self._since_eviction)
         return State(tensors | whole.tensors, whole.facts)
 
@@ -153,6 +157,8 @@ class StreamCache:
             self.archive.restore(state.part("archive"))
         if self.window is not None:
             self.window.restore(state.part("window"))
+        if self._novelty is not None:
+            self._novelty.restore(state.part("novelty"))
         layout = self.layout
         shape = (layout.layers, layout.kv_heads, used, layout.head_dim)
         for name, plane in self._kept_planes().items():
@@ -326,6 +332,8 @@ class StreamCache:
     def evict(self) -> None:
         """Apply the policy's plan: compact the planes and rotate the kept keys afresh at their new positions."""
         lifted = None if self.recall is None else self.recall.lift(self.planes, self.slots.used)
+        if self._novelty is not None:
+            self._novelty.judge(self.slots, self.planes)
         keep = self.plan()
         if self.archive is not None:
             self.archive.take(self.slots, self.planes, keep)
@@ -370,7 +378,9 @@ class StreamCache:
             self.window.received(layer, self.planes.rotated_keys[layer, :, :read], used, self.rows)
             for layer in range(self.layout.layers)
         ]
-        return Evidence(torch.stack(received), times_visible(self.window.valid, used, self.layout.device), norms)
+        novelty = None if self._novelty is None else self._novelty.of(self.slots.view())
+        visible = times_visible(self.window.valid, used, self.layout.device)
+        return Evidence(torch.stack(received), visible, norms, novelty)
 
     def _value_norms(self) -> Float[Tensor, "layers rows slots"]:
         norms = [v[:, : self.slots.used].float().norm(dim=-1) for v in self.planes.values]

@@ -19,7 +19,7 @@ BOUNDED = [name for name in POLICIES if make_policy(name, {}).bounded]
 
 def archived(policy: str, layout: CacheLayout, **sizes: object) -> StreamCache:
     """A small cache with an archive."""
-    made = make_policy(policy, {"window": 4} if policy == "inf-mllm" else {})
+    made = make_policy(policy, {"window": 4} if policy.startswith("inf-mllm") else {})
     bounds = {"host_bytes": 1 << 22, "recall_tokens": 24, "merge_above": 2.0} | sizes
     return StreamCache(
         layout, made, ToyRotation(layout), budget_tokens=20, chunk_tokens=8, evict_every_tokens=4,

@@ -17,6 +17,8 @@ POLICY_OPTIONS = [
     ("inf-mllm", {"window": 5, "separate_heads": True, "recent_share": 0.25, "sinks": 0}),
     ("inf-mllm", {"window": 3, "pooled_tokens": 3, "value_weighted": True, "bias_slope": 0.5, "recent_frames": 2}),
     ("inf-mllm", {"window": 6, "separate_heads": True, "value_weighted": True, "bias_slope": 0.0}),
+    ("inf-mllm-novelty", {"window": 5}),
+    ("inf-mllm-novelty", {"window": 5, "separate_heads": True}),
     ("streaming-llm", {}),
     ("h2o", {}),
     ("h2o", {"separate_heads": False, "recent_share": 0.0}),

@@ -10,7 +10,9 @@ from inf_stream.cache.policies import POLICIES, make_policy
 from inf_stream.cache.sizes import CacheSizes, footprint
 from inf_stream.cache.stream_cache import StreamCache
 
-OPTIONS: dict[str, dict[str, Any]] = {"inf-mllm": {"window": 4, "separate_heads": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    name: {"window": 4, "separate_heads": True} for name in ("inf-mllm", "inf-mllm-novelty")
+}
 
 
 @pytest.mark.parametrize("segmented", [False, True])

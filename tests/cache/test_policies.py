@@ -53,18 +53,18 @@ def test_the_bias_prefers_the_younger_of_equals_and_more_with_its_slope() -> Non
 
 def test_bias_is_linear_in_age_rank_and_scaled_by_the_mean() -> None:
     policy = make_policy("inf-mllm", {"window": 1, "bias_slope": 2.0})
-    scores = policy.biased_scores(evidence([[1.0, 3.0, 2.0, 2.0]], 1))[0, 0]
+    scores = policy.biased_scores(view([0, 1, 2, 3]), evidence([[1.0, 3.0, 2.0, 2.0]], 1))[0, 0]
     torch.testing.assert_close(scores, torch.tensor([1 - 4 * 3 / 4, 3 - 4 * 2 / 4, 2 - 4 * 1 / 4, 2.0]))
 
 
 def test_pooling_and_value_weights() -> None:
     pooled = make_policy("inf-mllm", {"window": 1, "bias_slope": 0.0, "pooled_tokens": 3})
     torch.testing.assert_close(
-        pooled.biased_scores(evidence([[3.0, 0.0, 0.0, 6.0]], 1))[0, 0], torch.tensor([1.5, 1.0, 2.0, 3.0])
+        pooled.scores(evidence([[3.0, 0.0, 0.0, 6.0]], 1))[0, 0], torch.tensor([1.5, 1.0, 2.0, 3.0])
     )
     weighted = make_policy("inf-mllm", {"window": 1, "bias_slope": 0.0, "value_weighted": True})
     both = Evidence(torch.ones(1, 1, 3), torch.ones(3, dtype=torch.int64), torch.tensor([[[1.0, 2.0, 3.0]]]))
-    torch.testing.assert_close(weighted.biased_scores(both)[0, 0], torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(weighted.scores(both)[0, 0], torch.tensor([1.0, 2.0, 3.0]))
     with pytest.raises(ConfigError, match="pooled_tokens is 4; an odd number"):
         make_policy("inf-mllm", {"pooled_tokens": 4})
 

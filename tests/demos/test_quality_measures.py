@@ -179,8 +179,8 @@ def test_shared_counts_row_by_row() -> None:
 def test_summed_scores_forget_how_many_could_see() -> None:
     received, visible = torch.tensor([[[4.0, 4.0, 1.0]]]), torch.tensor([4, 2, 1])
     options = {"window": 4, "bias_slope": 0.0}
-    normalised = make_policy("inf-mllm", options).biased_scores(Evidence(received, visible))  # type: ignore[attr-defined]
-    summed = make_policy("inf-mllm-summed", options).biased_scores(Evidence(received, visible))  # type: ignore[attr-defined]
+    normalised = make_policy("inf-mllm", options).scores(Evidence(received, visible))  # type: ignore[attr-defined]
+    summed = make_policy("inf-mllm-summed", options).scores(Evidence(received, visible))  # type: ignore[attr-defined]
     assert normalised.flatten().tolist() == [1.0, 2.0, 1.0]
     assert summed.flatten().tolist() == [1.0, 1.0, 0.25]
 

@@ -10,7 +10,7 @@ from inf_stream.cache.stream_cache import StreamCache
 
 
 def make_cache(policy: str, layout: CacheLayout) -> StreamCache:
-    made = make_policy(policy, {"window": 4} if policy == "inf-mllm" else {})
+    made = make_policy(policy, {"window": 4} if policy.startswith("inf-mllm") else {})
     return StreamCache(layout, made, ToyRotation(layout), budget_tokens=20, chunk_tokens=8, evict_every_tokens=4)
 
 

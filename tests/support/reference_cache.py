@@ -70,6 +70,7 @@ class ReferenceCache:
         self.evictions = 0
         self.opening = 0
         self.frames: list[tuple[int, int]] = []
+        self.novelty: dict[int, float] = {}
         # Attention of each query since the last eviction, per layer and row: {token index: probability}.
         self.history: list[list[list[dict[int, float]]]] = [[[] for _ in range(rows)] for _ in range(layout.layers)]
 
@@ -144,6 +145,8 @@ class ReferenceCache:
         def plane(of) -> Tensor:
             return torch.tensor([[[of(e) for e in row] for row in layer] for layer in self.rows])
 
+        if self.policy.needs_novelty:
+            self._judge()
         remembered = tuple(self.frames[-self.policy.frames_remembered :])
         view = SlotView(plane(lambda e: e.index), plane(lambda e: e.frame), self.seen, remembered, self.opening)
         keep = self.policy.plan(view, self._evidence(plane), self.budget_tokens)
@@ -172,7 +175,32 @@ class ReferenceCache:
         ]  # fmt: skip
         indices = [e.index for e in self.rows[0][0]]
         visible = [sum(1 for k in range(window) if self.seen - window + k >= i) for i in indices]
-        return Evidence(torch.tensor(received, dtype=torch.float32), torch.tensor(visible), norms)
+        novelty = None
+        if self.policy.needs_novelty:
+            novelty = plane(lambda e: 0.0 if e.frame < 0 else self.novelty.get(e.frame, 1.0)).float()
+        return Evidence(torch.tensor(received, dtype=torch.float32), torch.tensor(visible), norms, novelty)
+
+    def _judge(self) -> None:
+        """Novelty of frames that came since the last eviction, or were the newest then, token by token."""
+        seeing = [li for li in range(self.layout.layers) if self.layout.sliding_windows[li] is None]
+        every = max(1, len(seeing) // 6)
+        newest = self.frames[-1][0] if self.frames else None
+        due = {e.frame for e in self.rows[0][0] if e.frame >= 0 and e.visual} - {newest} - set(self.novelty)
+        far: dict[int, dict[int, list[float]]] = {frame: {} for frame in due}
+        for li in seeing[every // 2 :: every][:6]:
+            for row in self.rows[li]:
+                shown = [e for e in row if e.frame >= 0 and e.visual]
+                mean = sum(e.key.flatten() for e in shown) / len(shown) if shown else 0
+                directions = {e.index: _direction(e.key.flatten() - mean) for e in shown}
+                for e in shown:
+                    if e.frame in due:
+                        earlier = [float(directions[e.index] @ directions[o.index]) for o in shown if o.frame < e.frame]
+                        nearest = max([*earlier, 0.0])
+                        far[e.frame].setdefault(e.index, []).append(min(1.0, 1 - nearest))
+        for frame, tokens in far.items():
+            best = sorted((sum(t) / len(t) for t in tokens.values()), reverse=True)[: -(-len(tokens) // 4)]
+            if best:
+                self.novelty[frame] = sum(best) / len(best)
 
     def _table(self, layer: int, row: list[Entry]) -> tuple[Tensor, Tensor]:
         where = torch.tensor(positions_by_hand(row, self.layout.segmented)).T[:, None]
@@ -205,3 +233,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     low = first * cos[..., :half] - second * sin[..., :half]
     high = second * cos[..., half:] + first * sin[..., half:]
     return torch.cat((low, high, rest), dim=-1)
+
+
+def _direction(key: Tensor) -> Tensor:
+    return key / max(float(key.norm()), 1e-12)

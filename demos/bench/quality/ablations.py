@@ -46,9 +46,9 @@ class Summed(InfMLLM):
 
     name: ClassVar[str] = "inf-mllm-summed"
 
-    def biased_scores(self, evidence: Evidence) -> torch.Tensor:
+    def scores(self, evidence: Evidence) -> torch.Tensor:
         assert evidence.visible is not None, "comes with every window"
-        return super().biased_scores(replace(evidence, visible=torch.full_like(evidence.visible, self.window)))
+        return super().scores(replace(evidence, visible=torch.full_like(evidence.visible, self.window)))
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from inf_stream.cache.policies.base import Evidence, Policy
 from inf_stream.cache.policies.full import Full
 from inf_stream.cache.policies.h2o import H2O
 from inf_stream.cache.policies.inf_mllm import InfMLLM
+from inf_stream.cache.policies.inf_mllm_novelty import InfMLLMNovelty
 from inf_stream.cache.policies.last_frames import LastFrames
 from inf_stream.cache.policies.sliding_window import SlidingWindow
 from inf_stream.cache.policies.streaming_llm import StreamingLLM
 from inf_stream.cache.policies.tova import TOVA
 
 POLICIES: dict[str, type[Policy]] = {
-    p.name: p for p in (InfMLLM, StreamingLLM, H2O, TOVA, SlidingWindow, LastFrames, Full)
+    p.name: p for p in (InfMLLM, InfMLLMNovelty, StreamingLLM, H2O, TOVA, SlidingWindow, LastFrames, Full)
 }
 
 

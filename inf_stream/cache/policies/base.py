@@ -19,11 +19,13 @@ class Evidence:
         received: attention received from the retrieval window, or accumulated over the token's life.
         visible: how many queries of the window could see each slot.
         value_norms: Euclidean length of each slot's value vector, averaged over the heads of the row.
+        novelty: how little the slot's frame resembles those before it, 0 to 1; 0 for text.
     """
 
     received: Float[Tensor, "layers rows slots"] | None = None
     visible: Int[Tensor, "slots"] | None = None
     value_norms: Float[Tensor, "layers rows slots"] | None = None
+    novelty: Float[Tensor, "layers rows slots"] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Policy(ABC):
     @property
     def needs_value_norms(self) -> bool:
         """Whether `plan` looks at `Evidence.value_norms`."""
+        return False
+
+    @property
+    def needs_novelty(self) -> bool:
+        """Whether `plan` looks at `Evidence.novelty`."""
         return False
 
     @property

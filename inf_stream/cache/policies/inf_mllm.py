@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inf_stream.base.config import setting
@@ -73,14 +73,19 @@ class InfMLLM(Policy):
 
     def plan(self, slots: SlotView, evidence: Evidence, budget_tokens: int) -> Int[Tensor, "layers rows kept"]:
         """Slots that stay: sinks, the newest frames, the latest L, and the best of the rest."""
-        score = self.biased_scores(evidence)
+        score = self.biased_scores(slots, evidence)
         latest = slots.tokens_seen - int(self.recent_share * budget_tokens)
         frames = newest_frames_first_index(slots, self.recent_frames, budget_tokens - self.sinks)
         recent_from = min(latest, frames, slots.tokens_seen - 1)
         return keep_best(protect(score, (slots.index >= recent_from) | (slots.index < self.sinks)), budget_tokens)
 
-    def biased_scores(self, evidence: Evidence) -> Tensor:
-        """``S + D``, ``[layers, rows, slots]``."""
+    def biased_scores(self, slots: SlotView, evidence: Evidence) -> Float[Tensor, "layers rows slots"]:
+        """``S + D``."""
+        score = self.scores(evidence)
+        return score + self.bias(score)
+
+    def scores(self, evidence: Evidence) -> Float[Tensor, "layers rows slots"]:
+        """``S``."""
         assert evidence.received is not None, "asked for by window_tokens"
         assert evidence.visible is not None, "comes with every window"
         score = evidence.received / evidence.visible
@@ -90,6 +95,10 @@ class InfMLLM(Policy):
             score = torch.nn.functional.avg_pool1d(
                 score, self.pooled_tokens, stride=1, padding=self.pooled_tokens // 2, count_include_pad=False
             )
+        return score
+
+    def bias(self, score: Float[Tensor, "layers rows slots"]) -> Float[Tensor, "layers rows slots"]:
+        """``D``, by the age rank of each slot."""
         slots = score.shape[-1]
         age = torch.arange(slots - 1, -1, -1, device=score.device) / slots
-        return score - self.bias_slope * score.mean(-1, keepdim=True) * age
+        return -self.bias_slope * score.mean(-1, keepdim=True) * age
