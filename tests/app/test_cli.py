@@ -114,7 +114,8 @@ def test_the_package_can_be_run() -> None:
         (["chat", "--model", "smollm"], "did you mean 'smollm2-135m'?"),
         (["demo", "--memory-map", "gone/m.png"], "folder 'gone' does not exist"),
         (["serve", "--keys-file", "gone"], "server.keys_file"),
-        (["serve", "--model", "smollm2-135m"], "cannot see video"),
+        (["serve", "--set", "server.image_addresses=a.example"], "write folders as https://"),
+        (["serve", "--port", "0", "--model", "smollm2-135m"], "cannot see video"),
     ],
     ids=lambda value: " ".join(Path(word).name for word in value) if isinstance(value, list) else "",
 )
