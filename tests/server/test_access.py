@@ -63,6 +63,9 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         ([], "127.0.0.1:8765", "http://127.0.0.1:8765", True),
         ([], "localhost:8765", "http://localhost:8765", True),
         ([], "[::1]:8765", "http://[::1]:8765", True),
+        ([], "192.168.1.5:8765", "http://192.168.1.5:8765", True),
+        ([], "192.168.1.5:8765", "http://192.168.1.6:8765", False),
+        ([], "127.0.0.1.evil.example", "http://127.0.0.1.evil.example", False),
         ([], "127.0.0.1:8765", "http://127.0.0.1:9999", False),
         ([], "evil.example:8765", "http://evil.example:8765", False),  # a stranger's name for this machine
         ([ONE], "my.example", "https://my.example", True),

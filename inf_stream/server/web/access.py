@@ -54,8 +54,8 @@ class Access:
     def welcomes(self, headers: Mapping[str, str]) -> bool:
         """Whether the web page that a request comes from, if it comes from one, may talk to this server.
 
-        Without keys its own pages are only those it serves on this machine: a name that a stranger points here by DNS
-        would be "its own", too.
+        Without keys its own pages are only those it serves by an IP address or as localhost: a name that a stranger
+        points here by DNS would be "its own", too.
         """
         origin = headers.get("Origin")
         if origin is None:
@@ -65,7 +65,7 @@ class Access:
             return True
         host = urlsplit(origin)
         is_own = bool(host.netloc) and host.netloc == headers.get("Host", "").lower()
-        return is_own and (self.has_keys or is_loopback(host.hostname or ""))
+        return is_own and (self.has_keys or not _is_given_by_dns(host.hostname or ""))
 
 
 def read_keys(settings: ServerSettings, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -110,6 +110,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_given_by_dns(host: str) -> bool:
+    if host == "localhost":
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _key_of(headers: Mapping[str, str]) -> str:
