@@ -6,7 +6,7 @@ import logging
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from inf_stream.app.checking import check_settings
 from inf_stream.app.loading import load_shown_weights
@@ -109,8 +109,8 @@ async def _serve(
             f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
         )
         if folder is not None:
-            screen.note(f"sessions outlive it in '{folder.path}', where {folder.sessions} are")
-        advice = advice_elsewhere(settings.server, has_tls=tls is not None)
+            screen.note(f"sessions outlive it in '{folder.path}', which holds {folder.sessions}")
+        advice = advice_elsewhere(settings.server, server.addresses_elsewhere, has_tls=tls is not None)
         if advice:
             screen.note(advice)
         _LOG.info("listening", extra=fields(address=server.address, model=maker.name, sessions_most=room))
@@ -120,12 +120,16 @@ async def _serve(
     return received[:1] == [signal.SIGINT]
 
 
-def advice_elsewhere(settings: ServerSettings, *, has_tls: bool) -> str:
-    """What those on other machines, a phone say, have to know of the page; empty if there are none."""
-    if is_loopback(settings.host):
+def advice_elsewhere(settings: ServerSettings, addresses: Sequence[str], *, has_tls: bool) -> str:
+    """What those on other machines, a phone say, have to know of the page at these addresses; empty if there are none,
+    or if the operator's certificate says by what name they find it.
+    """
+    if is_loopback(settings.host) or settings.certificate:
         return ""
-    if not has_tls:
-        return "browsers on other machines give the page no camera without TLS: add --self-signed or --certificate"
-    if settings.self_signed:
-        return "browsers on other machines open this machine's address with https://, and warn of the certificate once"
-    return ""
+    where = " or ".join(f"{address}/" for address in addresses) or "this machine's address"
+    if has_tls:
+        return f"on other machines open {where}; browsers there warn of the certificate once"
+    return (
+        f"on other machines open {where}; browsers there give the page no camera without TLS: "
+        "add --self-signed or --certificate"
+    )

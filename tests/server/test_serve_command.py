@@ -117,15 +117,25 @@ def test_archives_that_the_disk_cannot_hold_are_refused(
     [
         ("127.0.0.1", False, ""),
         ("localhost", True, ""),
-        ("0.0.0.0", False, "add --self-signed or --certificate"),
+        ("0.0.0.0", False, "on other machines open a:1/ or b:2/; browsers there give the page no camera"),
         ("192.0.2.7", False, "add --self-signed or --certificate"),
-        ("0.0.0.0", True, "with https://, and warn of the certificate"),
+        ("0.0.0.0", True, "on other machines open a:1/ or b:2/; browsers there warn of the certificate"),
     ],
 )
-def test_who_listens_beyond_this_machine_learns_what_cameras_need(host: str, has_tls: bool, said: str) -> None:
-    advice = module.advice_elsewhere(ServerSettings(host=host, self_signed=has_tls), has_tls=has_tls)
+def test_who_listens_beyond_this_machine_learns_what_to_open_and_what_cameras_need(
+    host: str, has_tls: bool, said: str
+) -> None:
+    settings = ServerSettings(host=host, self_signed=has_tls)
+    advice = module.advice_elsewhere(settings, ["a:1", "b:2"], has_tls=has_tls)
     assert said in advice
     assert bool(said) == bool(advice)
+    if said:
+        assert "open this machine's address; " in module.advice_elsewhere(settings, [], has_tls=has_tls)
+
+
+def test_who_brings_a_certificate_knows_the_name_in_it() -> None:
+    settings = ServerSettings(host="0.0.0.0", certificate="own.pem")
+    assert module.advice_elsewhere(settings, ["a:1"], has_tls=True) == ""
 
 
 def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
