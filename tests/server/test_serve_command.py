@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
-    ran = run(capsys, "serve", *words)
+    ran = run(capsys, "serve", "--port", 0, *words)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert said in ran.err
     assert not Path("never-made").exists()
@@ -66,12 +66,12 @@ def test_a_state_folder_is_refused_while_another_server_has_it_and_when_no_sessi
     capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with contextlib.closing(opened(tmp_path)):
-        ran = run(capsys, "serve", "--model", model, "--state", tmp_path)
+        ran = run(capsys, "serve", "--port", 0, "--model", model, "--state", tmp_path)
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert f"state folder '{tmp_path}' is in use by another server; give each its own" in ran.err
     monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
     small = ("--set", "server.state_mib=1")
-    ran = run(capsys, "serve", "--model", model, "--state", tmp_path, "--budget", 1 << 17, *small)
+    ran = run(capsys, "serve", "--port", 0, "--model", model, "--state", tmp_path, "--budget", 1 << 17, *small)
     assert ran.status == 2
     assert "server.state_mib is 1; a session takes up to" in ran.err
     opened(tmp_path).close()
