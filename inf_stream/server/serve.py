@@ -20,7 +20,7 @@ from inf_stream.server.log import fields, log_to_stderr
 from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
-from inf_stream.server.web.access import Access, is_loopback, read_keys, require_safe_place
+from inf_stream.server.web.access import Access, is_loopback, read_keys, read_origins, require_safe_place
 from inf_stream.server.web.metrics import Metrics
 from inf_stream.server.web.tls import tls_context
 
@@ -38,6 +38,7 @@ def serve(settings: Settings) -> int:
     screen = _screen(settings.server.log_format)
     keys = read_keys(settings.server)
     require_safe_place(settings.server, has_keys=bool(keys))
+    origins = read_origins(settings.server)
     tls = tls_context(settings.server)
     settings = with_model(settings, sees=True)
     check_model(settings.model.name, sees=True)
@@ -49,7 +50,7 @@ def serve(settings: Settings) -> int:
         require_room(maker, settings)
         if folder is not None:
             folder.require_room(maker.session_bytes)
-        access = Access(keys, settings.server.origins.split())
+        access = Access(keys, origins)
         if asyncio.run(_serve(maker, settings, access, tls, metrics, screen, folder)):
             raise KeyboardInterrupt
     return 0

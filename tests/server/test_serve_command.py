@@ -41,6 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--certificate", "/nowhere/cert.pem"], "cannot be used"),
         (["--certificate", "x", "--self-signed"], "choose one"),
         (["--certificate-key", "x"], "server.certificate_key is set, but server.certificate is not"),
+        (["--origins", "https://a.example b.example"], "server.origins has 'b.example', which is no origin"),
         (["--port", "70000"], "--port: server.port is 70000; the most allowed is 65535"),
         (["--sessions", "0"], "the least allowed is 1"),
         (["--model", "smollm2-135m"], "reads text only"),

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ _SUBPROTOCOL = "openai-insecure-api-key."
 _GOOGLE_HEADER = "x-goog-api-key"
 _LEAST_CHARACTERS = 16
 _MOST_FILE_BYTES = 1 << 20
+_ORIGIN = re.compile(r"[A-Za-z][\w+.-]*://[^/\s?#@*,]+/?")
 
 
 class Access:
@@ -86,6 +88,22 @@ def read_keys(settings: ServerSettings, environment: Mapping[str, str] = os.envi
                 '`python -c "import secrets; print(secrets.token_urlsafe())"` prints'
             )
     return keys
+
+
+def read_origins(settings: ServerSettings) -> list[str]:
+    """The web pages that may connect besides the server's own.
+
+    Raises:
+        ConfigError: one is no origin as browsers send them, so that no page would ever be let in by it.
+    """
+    origins = settings.origins.split()
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"server.origins has '{origin}', which is no origin of a web page; write them as https://a.example or "
+                "http://192.168.1.20:8080, with spaces between them"
+            )
+    return origins
 
 
 def require_safe_place(settings: ServerSettings, *, has_keys: bool) -> None:
