@@ -119,7 +119,12 @@ def explain(error: Exception, url: str) -> str:
         case InvalidStatus():
             return f"what listens at {url} answers {error.response.status_code}; it is no inf-stream server"
         case ssl.SSLCertVerificationError():
-            return f"the certificate of {url} is not trusted; name its file in the environment variable SSL_CERT_FILE"
+            where = (urlsplit(url).hostname, urlsplit(url).port or 443)
+            fetch = f'python -c "import ssl; print(ssl.get_server_certificate({where}))" > server.pem'
+            remedy = f"if it is your server's own, fetch it, {fetch}, and set SSL_CERT_FILE=server.pem"
+            return f"the certificate of {url} is not trusted; {remedy}"
+        case InvalidMessage() if url.startswith("http:"):
+            return f"what listens at {url} is no inf-stream server ({error}), unless it speaks TLS: try https://"
         case InvalidHandshake() | ssl.SSLError():
             return f"what listens at {url} is no inf-stream server ({error})"
         case ConnectionClosed() if error.rcvd is not None:

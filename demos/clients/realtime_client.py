@@ -61,7 +61,7 @@ class Conversation:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self, player: Player) -> None:
-        asked_s, picture = 0.0, None
+        asked_s, asked_of, picture = 0.0, None, None
         for sent in itertools.count(1):
             newer = await player.next()
             if newer is None:
@@ -70,9 +70,9 @@ class Conversation:
             await self._connection.conversation.item.create(item=as_item(picture))
             show_status(f"{format_clock(nanoseconds(picture.at_s))}  {sent} pictures sent")
             if picture.at_s - asked_s >= self._args.every:
-                asked_s = picture.at_s
+                asked_s, asked_of = picture.at_s, picture
                 await self._ask()
-        if picture is not None and picture.at_s != asked_s:
+        if picture is not asked_of:
             await self._ask()
         self._has_ended = True
         while True:

@@ -3,7 +3,7 @@
     inf-stream serve                                                            # in another terminal
     python demos/clients/rtsp_watcher.py --source rtsp://camera.local/door --watch "Is there a dog?" --save alerts/
 
-    2026-03-01T14:02:11+01:00  stream 12:30  Is there a dog?  Yes.  because of 12:29 (61 %), 12:27 (20 %)  alerts/...jpg
+    2026-03-01T14:02:11+01:00  stream 12:30  Is there a dog?  Yes.  because of 12:29 (61%), 12:27 (20%)  alerts/...jpg
 
 The questions stand on the server, which asks them by itself as pictures come. A lost camera and a lost server are tried
 again for ever, with growing pauses; the session, its memory and the alerts that were missed are taken up again if the

@@ -147,7 +147,7 @@ class ServerSettings:
     open_to_all: bool = setting(False, "listen beyond this machine without any key")
     certificate: str = setting("", "TLS certificate, with those it was signed by (PEM); empty: no TLS")
     certificate_key: str = setting("", "private key of the certificate (PEM); empty: it is in the certificate's file")
-    self_signed: bool = setting(False, "TLS with a certificate made at the start, for this machine's names")
+    self_signed: bool = setting(False, "TLS with a certificate made at the start, for this machine's names and IPs")
     origins: str = setting(
         "", "web pages that may connect besides this server's own, e.g. 'https://a.example https://b.example'"
     )

@@ -21,7 +21,7 @@ from inf_stream.server.sessions.hub import Hub
 from inf_stream.server.web.access import Access
 from inf_stream.server.web.application import WebServer
 from inf_stream.server.web.doorkeeper import Doorkeeper
-from inf_stream.server.web.listening import cannot_listen
+from inf_stream.server.web.listening import EVERY_NETWORK, addresses_elsewhere, cannot_listen
 from inf_stream.server.web.metrics import Metrics
 
 _LOG = logging.getLogger(__name__)
@@ -46,9 +46,17 @@ class RunningServer:
     @property
     def address(self) -> str:
         """For clients on this machine, or wherever the host's name is known."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
-        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        return f"{self.scheme}://{host}:{self.port}"
+        if self._host in EVERY_NETWORK:
+            return self._at("::1" if self._host == "::" else "127.0.0.1")
+        return self._at(self._host)
+
+    @property
+    def addresses_elsewhere(self) -> list[str]:
+        """For clients on other machines, as far as they are known."""
+        return [self._at(host) for host in addresses_elsewhere(self._host)]
+
+    def _at(self, host: str) -> str:
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @contextlib.asynccontextmanager

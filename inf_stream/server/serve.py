@@ -6,7 +6,7 @@ import logging
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from inf_stream.app.checking import check_settings
 from inf_stream.app.loading import load_shown_weights
@@ -20,7 +20,7 @@ from inf_stream.server.log import fields, log_to_stderr
 from inf_stream.server.room import require_room
 from inf_stream.server.running import running_server
 from inf_stream.server.sessions.engines import EngineMaker, SharedModel
-from inf_stream.server.web.access import Access, is_loopback, read_keys, require_safe_place
+from inf_stream.server.web.access import Access, is_loopback, read_keys, read_origins, require_safe_place
 from inf_stream.server.web.metrics import Metrics
 from inf_stream.server.web.tls import tls_context
 
@@ -38,6 +38,7 @@ def serve(settings: Settings) -> int:
     screen = _screen(settings.server.log_format)
     keys = read_keys(settings.server)
     require_safe_place(settings.server, has_keys=bool(keys))
+    origins = read_origins(settings.server)
     tls = tls_context(settings.server)
     settings = with_model(settings, sees=True)
     check_model(settings.model.name, sees=True)
@@ -49,7 +50,7 @@ def serve(settings: Settings) -> int:
         require_room(maker, settings)
         if folder is not None:
             folder.require_room(maker.session_bytes)
-        access = Access(keys, settings.server.origins.split())
+        access = Access(keys, origins)
         if asyncio.run(_serve(maker, settings, access, tls, metrics, screen, folder)):
             raise KeyboardInterrupt
     return 0
@@ -109,8 +110,8 @@ async def _serve(
             f"{maker.session_bytes / _MIB:.0f} MiB each{'' if access.has_keys else ', without any key'}; Ctrl-C ends it"
         )
         if folder is not None:
-            screen.note(f"sessions outlive it in '{folder.path}', where {folder.sessions} are")
-        advice = advice_elsewhere(settings.server, has_tls=tls is not None)
+            screen.note(f"sessions outlive it in '{folder.path}', which holds {folder.sessions}")
+        advice = advice_elsewhere(settings.server, server.addresses_elsewhere, has_tls=tls is not None)
         if advice:
             screen.note(advice)
         _LOG.info("listening", extra=fields(address=server.address, model=maker.name, sessions_most=room))
@@ -120,12 +121,16 @@ async def _serve(
     return received[:1] == [signal.SIGINT]
 
 
-def advice_elsewhere(settings: ServerSettings, *, has_tls: bool) -> str:
-    """What those on other machines, a phone say, have to know of the page; empty if there are none."""
-    if is_loopback(settings.host):
+def advice_elsewhere(settings: ServerSettings, addresses: Sequence[str], *, has_tls: bool) -> str:
+    """What those on other machines, a phone say, have to know of the page at these addresses; empty if there are none,
+    or if the operator's certificate says by what name they find it.
+    """
+    if is_loopback(settings.host) or settings.certificate:
         return ""
-    if not has_tls:
-        return "browsers on other machines give the page no camera without TLS: add --self-signed or --certificate"
-    if settings.self_signed:
-        return "browsers on other machines open this machine's address with https://, and warn of the certificate once"
-    return ""
+    where = " or ".join(f"{address}/" for address in addresses) or "this machine's address"
+    if has_tls:
+        return f"on other machines open {where}; browsers there warn of the certificate once"
+    return (
+        f"on other machines open {where}; browsers there give the page no camera without TLS: "
+        "add --self-signed or --certificate"
+    )

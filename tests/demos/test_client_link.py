@@ -5,6 +5,7 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_another_kind_of_server() -> None:
     with serving_bytes(http(b"gone", status="404 Not Found")) as port:
         assert refusal(f"http://127.0.0.1:{port}").endswith("answers 404; it is no inf-stream server")
     with serving_bytes(lambda connection, _leaving: connection.sendall(b"SSH-2.0-x\r\n")) as port:
-        assert "is no inf-stream server (" in refusal(f"http://127.0.0.1:{port}")
+        assert "is no inf-stream server (" in (said := refusal(f"http://127.0.0.1:{port}"))
+        assert said.endswith("unless it speaks TLS: try https://")
 
 
 def test_another_kind_of_websocket() -> None:
@@ -96,14 +98,20 @@ def test_another_kind_of_websocket() -> None:
     run_clean(main())
 
 
-def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_trusted_and_then_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.pem").write_bytes(self_signed_certificate("127.0.0.1"))
     tls = tls_context(ServerSettings(certificate=str(tmp_path / "own.pem")))
 
     async def main() -> None:
         async with running_server(SayingMaker(), server_settings(), Access([]), tls) as server:
-            with pytest.raises(ClientError, match="SSL_CERT_FILE"):
+            with pytest.raises(ClientError, match=r"set SSL_CERT_FILE=server\.pem") as caught:
                 await anext(StreamLink(server.address, "x").connections())
+            assert f"ssl.get_server_certificate(('127.0.0.1', {server.port}))" in str(caught.value)
+            fetched = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", server.port))
+            (tmp_path / "server.pem").write_text(fetched)
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+            async with aclosing(StreamLink(server.address, "x").connections()) as connections:
+                await anext(connections)
 
     run_clean(main())
 

@@ -18,7 +18,7 @@ import rtsp_watcher
 from link import ClientError
 from realtime_client import program
 from support.demo_clients import Ran, run_client
-from support.media import numbered_clip
+from support.media import numbered_clip, picture, write_image
 from support.servers import free_port
 from support.threaded import SayingEngine, SayingMaker, threaded_server
 
@@ -64,6 +64,11 @@ def test_a_question_at_the_very_end_is_not_asked_twice(capsys: pytest.CaptureFix
 def test_a_source_shorter_than_the_interval_is_asked_about(capsys: pytest.CaptureFixture[str], clip: Path) -> None:
     maker = SayingMaker()
     assert converse(capsys, maker, clip, "How many?").out == ["[00:01] Yes."]
+
+
+def test_a_single_picture_is_asked_about(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_image(tmp_path / "photo.png", picture(1))
+    assert converse(capsys, SayingMaker(), tmp_path / "photo.png", "What?").out == ["[00:00] Yes."]
 
 
 def test_watches_alone(capsys: pytest.CaptureFixture[str], clip: Path) -> None:

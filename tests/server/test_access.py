@@ -7,7 +7,7 @@ import pytest
 
 from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
-from inf_stream.server.web.access import KEYS_VARIABLE, Access, is_loopback, read_keys, require_safe_place
+from inf_stream.server.web.access import KEYS_VARIABLE, Access, is_loopback, read_keys, read_origins, require_safe_place
 
 ONE, TWO = "first-key-of-many-characters", "second-key-of-many-characters"
 
@@ -63,6 +63,9 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         ([], "127.0.0.1:8765", "http://127.0.0.1:8765", True),
         ([], "localhost:8765", "http://localhost:8765", True),
         ([], "[::1]:8765", "http://[::1]:8765", True),
+        ([], "192.168.1.5:8765", "http://192.168.1.5:8765", True),
+        ([], "192.168.1.5:8765", "http://192.168.1.6:8765", False),
+        ([], "127.0.0.1.evil.example", "http://127.0.0.1.evil.example", False),
         ([], "127.0.0.1:8765", "http://127.0.0.1:9999", False),
         ([], "evil.example:8765", "http://evil.example:8765", False),  # a stranger's name for this machine
         ([ONE], "my.example", "https://my.example", True),
@@ -80,6 +83,14 @@ def test_only_known_pages_are_welcome(keys: list[str], host: str, origin: str | 
     access = Access(keys, ["https://friend.example"])
     headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
     assert access.welcomes(headers) is welcome
+
+
+def test_origins_that_no_browser_sends_are_refused() -> None:
+    good = "https://a.example http://192.168.1.20:8080/ http://[::1]:80 app://local"
+    assert read_origins(ServerSettings(origins=good)) == good.split()
+    for wrong in ("a.example", "*", "https://a.example/page", "https://", "https://*.example", "https://a,https://b"):
+        with pytest.raises(ConfigError, match="which is no origin of a web page; write them as"):
+            read_origins(ServerSettings(origins=f"https://a.example {wrong}"))
 
 
 def test_keys_come_from_a_file_and_from_the_environment(tmp_path: Path) -> None:

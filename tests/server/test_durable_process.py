@@ -42,7 +42,7 @@ def program(model: Path, folder: Path) -> Iterator[Program]:
             found = re.search(r" at (http://127\.0\.0\.1:\d+)/ ", line)
             assert found is not None, line
             note = process.stderr.readline()
-            assert f"sessions outlive it in '{folder}', where {len(saved(folder))} are" in note
+            assert f"sessions outlive it in '{folder}', which holds {len(saved(folder))}" in note
             yield Program(process, found[1])
         finally:
             process.kill()

@@ -41,6 +41,7 @@ async def fill(page: Any, played: PlayedServer) -> None:
     await page.get_by_role("button", name="Camera").click()
     await page.locator("#axis-to", has_text="now 00:30").wait_for()
     await ask(page, "A question of a length that does not fit into a single line of any phone, does it? " * 3)
+    played.say(type="answer.started", id="q1", warning="It is about a time that the stream does not have: 25:00.")
     played.finish("q1", "At 00:04 there was a woman. " * 30 + "x" * 400, evidence=(1, 2, 4, 8, 16, 29))
     await page.locator("#question").fill("Is there a dog?")
     await page.get_by_role("button", name="Tell me when").click()

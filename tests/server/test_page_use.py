@@ -226,12 +226,15 @@ def test_answers_stream_can_be_cancelled_and_long_ones_are_read_in_peace() -> No
             await status(page, "Waiting for a source")
             await ask(page, "A question?")
             (asked,) = [m for m in played.heard if m["type"] == "ask"]
+            played.say(type="answer.started", id=asked["id"], warning="The stream is at 00:05.")
+            await page.locator(".answer .warning", has_text="The stream is at 00:05.").wait_for()
             played.say(type="answer.delta", id=asked["id"], text="At 00")
             answer = page.locator(".answer .text")
             await answer.get_by_text("At 00").wait_for()
             assert await page.locator("#said").inner_text() == "", "pieces are not read out"
-            played.finish(asked["id"], "At 00:04, and at 59:00.\n" * 80)
-            await page.locator("#said", has_text="Answer: At 00:04").wait_for()
+            played.finish(asked["id"], "At 00:04, and at 59:00.\n" * 80, warning="The stream is at 00:05.")
+            await page.locator("#said", has_text="The stream is at 00:05. Answer: At 00:04").wait_for()
+            assert await page.locator(".answer .warning").count() == 1
             seen = "(() => { const box = document.getElementById('log-end').getBoundingClientRect();"
             seen += "return box.bottom <= innerHeight && box.top > 0 })()"
             assert await page.evaluate(seen), "the end is scrolled to"
@@ -242,6 +245,7 @@ def test_answers_stream_can_be_cancelled_and_long_ones_are_read_in_peace() -> No
             await page.locator("#log").evaluate("log => { log.scrollTop = 0 }")
             await page.locator("#newest").wait_for()
             second = [m for m in played.heard if m["type"] == "ask"][-1]
+            played.say(type="answer.started", id=second["id"])
             played.say(type="answer.delta", id=second["id"], text="Well.")
             await answer.get_by_text("Well.").wait_for()
             assert await page.locator("#log").evaluate("log => log.scrollTop") == 0, "who reads is left in peace"
@@ -249,6 +253,7 @@ def test_answers_stream_can_be_cancelled_and_long_ones_are_read_in_peace() -> No
             assert await page.evaluate(seen)
             await page.get_by_role("button", name="Cancel").click()
             assert played.heard[-1] == {"type": "cancel", "id": second["id"]}
+            assert await page.locator(".answer .warning").count() == 1
             played.finish(second["id"], "Well.")
             await page.get_by_role("button", name="Cancel").wait_for(state="detached")
             await page.get_by_role("button", name="59:00").first.click()

@@ -41,6 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--certificate", "/nowhere/cert.pem"], "cannot be used"),
         (["--certificate", "x", "--self-signed"], "choose one"),
         (["--certificate-key", "x"], "server.certificate_key is set, but server.certificate is not"),
+        (["--origins", "https://a.example b.example"], "server.origins has 'b.example', which is no origin"),
         (["--port", "70000"], "--port: server.port is 70000; the most allowed is 65535"),
         (["--sessions", "0"], "the least allowed is 1"),
         (["--model", "smollm2-135m"], "reads text only"),
@@ -56,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
-    ran = run(capsys, "serve", *words)
+    ran = run(capsys, "serve", "--port", 0, *words)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert said in ran.err
     assert not Path("never-made").exists()
@@ -66,12 +67,12 @@ def test_a_state_folder_is_refused_while_another_server_has_it_and_when_no_sessi
     capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with contextlib.closing(opened(tmp_path)):
-        ran = run(capsys, "serve", "--model", model, "--state", tmp_path)
+        ran = run(capsys, "serve", "--port", 0, "--model", model, "--state", tmp_path)
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert f"state folder '{tmp_path}' is in use by another server; give each its own" in ran.err
     monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
     small = ("--set", "server.state_mib=1")
-    ran = run(capsys, "serve", "--model", model, "--state", tmp_path, "--budget", 1 << 17, *small)
+    ran = run(capsys, "serve", "--port", 0, "--model", model, "--state", tmp_path, "--budget", 1 << 17, *small)
     assert ran.status == 2
     assert "server.state_mib is 1; a session takes up to" in ran.err
     opened(tmp_path).close()
@@ -117,15 +118,25 @@ def test_archives_that_the_disk_cannot_hold_are_refused(
     [
         ("127.0.0.1", False, ""),
         ("localhost", True, ""),
-        ("0.0.0.0", False, "add --self-signed or --certificate"),
+        ("0.0.0.0", False, "on other machines open a:1/ or b:2/; browsers there give the page no camera"),
         ("192.0.2.7", False, "add --self-signed or --certificate"),
-        ("0.0.0.0", True, "with https://, and warn of the certificate"),
+        ("0.0.0.0", True, "on other machines open a:1/ or b:2/; browsers there warn of the certificate"),
     ],
 )
-def test_who_listens_beyond_this_machine_learns_what_cameras_need(host: str, has_tls: bool, said: str) -> None:
-    advice = module.advice_elsewhere(ServerSettings(host=host, self_signed=has_tls), has_tls=has_tls)
+def test_who_listens_beyond_this_machine_learns_what_to_open_and_what_cameras_need(
+    host: str, has_tls: bool, said: str
+) -> None:
+    settings = ServerSettings(host=host, self_signed=has_tls)
+    advice = module.advice_elsewhere(settings, ["a:1", "b:2"], has_tls=has_tls)
     assert said in advice
     assert bool(said) == bool(advice)
+    if said:
+        assert "open this machine's address; " in module.advice_elsewhere(settings, [], has_tls=has_tls)
+
+
+def test_who_brings_a_certificate_knows_the_name_in_it() -> None:
+    settings = ServerSettings(host="0.0.0.0", certificate="own.pem")
+    assert module.advice_elsewhere(settings, ["a:1"], has_tls=True) == ""
 
 
 def test_every_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

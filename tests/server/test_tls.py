@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
 from openai import AsyncOpenAI
 from support.realtime_clients import KEY, until
 from support.serving import ListMaker, run_clean, server_settings
@@ -16,6 +17,7 @@ from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
 from inf_stream.server.connections.sockets import _unsent_bytes
 from inf_stream.server.running import running_server
+from inf_stream.server.web import tls
 from inf_stream.server.web.access import Access
 from inf_stream.server.web.tls import self_signed_certificate, tls_context
 
@@ -29,11 +31,11 @@ def test_clients_that_trust_the_certificate_connect_and_others_do_not(tmp_path: 
     certificate = self_signed_certificate("127.0.0.1")
     file = tmp_path / "own.pem"
     file.write_bytes(certificate)
-    tls = tls_context(ServerSettings(certificate=str(file)))
+    context = tls_context(ServerSettings(certificate=str(file)))
 
     async def main() -> None:
         async with (
-            running_server(ListMaker(), server_settings(), Access([KEY]), tls) as server,
+            running_server(ListMaker(), server_settings(), Access([KEY]), context) as server,
             aiohttp.ClientSession() as http,
         ):
             assert server.address.startswith("https://127.0.0.1:")
@@ -55,14 +57,23 @@ def test_clients_that_trust_the_certificate_connect_and_others_do_not(tmp_path: 
     run_clean(main())
 
 
+def test_its_certificate_holds_the_addresses_by_which_others_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "addresses_elsewhere", lambda host: {"0.0.0.0": ["192.168.1.5"]}.get(host, [host]))
+    for host, address in (("0.0.0.0", "192.168.1.5"), ("10.0.0.1", "10.0.0.1")):
+        certificate = x509.load_pem_x509_certificate(self_signed_certificate(host))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        known = {str(ip) for ip in names.get_values_for_type(x509.IPAddress)}
+        assert known == {"127.0.0.1", "::1", address}
+
+
 def test_a_client_that_vanishes_over_tls_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     certificate = self_signed_certificate("127.0.0.1")
     file = tmp_path / "own.pem"
     file.write_bytes(certificate)
-    tls = tls_context(ServerSettings(certificate=str(file)))
+    context = tls_context(ServerSettings(certificate=str(file)))
 
     async def main() -> None:
-        async with running_server(ListMaker(), server_settings(), Access(()), tls) as server:
+        async with running_server(ListMaker(), server_settings(), Access(()), context) as server:
             address = server.address.replace("https", "wss")
             socket = await connect(f"{address}/v1/stream", ssl=trusting(certificate))
             await socket.recv()

@@ -143,11 +143,13 @@ class PlayedServer:
         """Hang up."""
         await self._socket.close(code=code, reason=reason)
 
-    def finish(self, question_id: str, text: str, *, at_s: float = 9.0, evidence: tuple[float, ...] = ()) -> None:
-        """A whole answer at once."""
+    def finish(
+        self, question_id: str, text: str, *, at_s: float = 9.0, evidence: tuple[float, ...] = (), **other: str
+    ) -> None:
+        """A whole answer at once, with these other fields."""
         weights = [{"at_s": second, "share": 0.2} for second in evidence]
         more = {"reason": "stop", "tokens": 3, "ttft_s": 0.5, "at_s": at_s, "evidence": weights, "stats": {}}
-        self.say(type="answer.finished", id=question_id, text=text, **more)
+        self.say(type="answer.finished", id=question_id, text=text, **more, **other)
 
     def _hear(self, message: str | bytes) -> None:
         if isinstance(message, bytes):

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ _SUBPROTOCOL = "openai-insecure-api-key."
 _GOOGLE_HEADER = "x-goog-api-key"
 _LEAST_CHARACTERS = 16
 _MOST_FILE_BYTES = 1 << 20
+_ORIGIN = re.compile(r"[A-Za-z][\w+.-]*://[^/\s?#@*,]+/?")
 
 
 class Access:
@@ -54,8 +56,8 @@ class Access:
     def welcomes(self, headers: Mapping[str, str]) -> bool:
         """Whether the web page that a request comes from, if it comes from one, may talk to this server.
 
-        Without keys its own pages are only those it serves on this machine: a name that a stranger points here by DNS
-        would be "its own", too.
+        Without keys its own pages are only those it serves by an IP address or as localhost: a name that a stranger
+        points here by DNS would be "its own", too.
         """
         origin = headers.get("Origin")
         if origin is None:
@@ -65,7 +67,7 @@ class Access:
             return True
         host = urlsplit(origin)
         is_own = bool(host.netloc) and host.netloc == headers.get("Host", "").lower()
-        return is_own and (self.has_keys or is_loopback(host.hostname or ""))
+        return is_own and (self.has_keys or not _is_given_by_dns(host.hostname or ""))
 
 
 def read_keys(settings: ServerSettings, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -86,6 +88,22 @@ def read_keys(settings: ServerSettings, environment: Mapping[str, str] = os.envi
                 '`python -c "import secrets; print(secrets.token_urlsafe())"` prints'
             )
     return keys
+
+
+def read_origins(settings: ServerSettings) -> list[str]:
+    """The web pages that may connect besides the server's own.
+
+    Raises:
+        ConfigError: one is no origin as browsers send them, so that no page would ever be let in by it.
+    """
+    origins = settings.origins.split()
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"server.origins has '{origin}', which is no origin of a web page; write them as https://a.example or "
+                "http://192.168.1.20:8080, with spaces between them"
+            )
+    return origins
 
 
 def require_safe_place(settings: ServerSettings, *, has_keys: bool) -> None:
@@ -110,6 +128,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_given_by_dns(host: str) -> bool:
+    if host == "localhost":
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _key_of(headers: Mapping[str, str]) -> str:

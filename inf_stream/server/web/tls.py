@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from inf_stream.base.config import ServerSettings
 from inf_stream.base.errors import ConfigError
+from inf_stream.server.web.listening import addresses_elsewhere
 
 _VALID_DAYS = 365
 
@@ -52,7 +53,7 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
 
 
 def self_signed_certificate(host: str) -> bytes:
-    """A new key and a certificate for it (PEM, both), valid for this machine's names and `host`."""
+    """A new key and a certificate for it (PEM, both): for this machine's names, and `host` or what it stands for."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inf-stream")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -76,7 +77,7 @@ def self_signed_certificate(host: str) -> bytes:
 
 def _names(host: str) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = []
-    for known in dict.fromkeys(("localhost", "127.0.0.1", "::1", socket.gethostname(), host)):
+    for known in dict.fromkeys(("localhost", "127.0.0.1", "::1", socket.gethostname(), *addresses_elsewhere(host))):
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(known)))
         except ValueError:  # noqa: PERF203

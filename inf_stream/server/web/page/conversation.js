@@ -42,6 +42,12 @@ export class Conversation {
     this.#scroll();
   }
 
+  // What its asker should know of an answer that begins.
+  warn(id, warning) {
+    this.#open.get(id)?.prepend(made("p", "warning", warning));
+    this.#scroll();
+  }
+
   heard(id, text) {
     this.#open.get(id)?.querySelector(".text").append(text);
     this.#scroll();
@@ -55,7 +61,7 @@ export class Conversation {
     this.#close(message.id, failure);
     this.#rests(answer, message);
     this.#scroll();
-    say(this.#quiet, `Answer: ${message.text} ${failure || ""}`);
+    say(this.#quiet, [message.warning, `Answer: ${message.text}`, failure].filter(Boolean).join(" "));
   }
 
   alert(question, message) {

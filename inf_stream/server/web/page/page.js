@@ -77,6 +77,7 @@ connection.addEventListener("message", ({ detail: message }) => {
 const MESSAGES = {
   frame: onFrame,
   stats: onStats,
+  "answer.started": ({ id, warning }) => warning && conversation.warn(id, warning),
   "answer.delta": ({ id, text }) => conversation.heard(id, text),
   "answer.finished": onFinished,
   alert: onAlert,
