@@ -17,6 +17,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))
 from perplexity import difference
 from retrieval import accuracy
+from video import summary
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -110,6 +111,27 @@ def choice_table() -> str:
     )
 
 
+def video_table(stream: str) -> str:
+    """One row a column of a kind of hour: points above chance by age, and how much of the event's frame was there."""
+    found = {p["column"]: (p, summary(r["replies"])) for p, r in parts("video") if p["stream"] == stream}
+    ages = list(dict.fromkeys(age for _, s in found.values() for age in s["by_age"]))
+    rows = []
+    for column, (part, s) in found.items():
+        cells = [f"{s['by_age'][age]:+.0f} ({_there(s, age)})" if age in s["by_age"] else "-" for age in ages]
+        now = f"{s['by_kind']['now']:.0f}"
+        rows.append([f"`{column}`", str(part["budget"]), now, *cells, f"{s['above_chance']:+.1f}"])
+    return table(["column", "budget", "now, % right", *(_ago(int(age)) for age in ages), "all ages"], rows)
+
+
+def _there(s: dict[str, Any], age: str) -> str:
+    recalled = s["recalled_by_age"].get(age)
+    return f"{100 * s['kept_by_age'][age]:.0f} %" + ("" if recalled is None else f", {100 * recalled:.0f} %")
+
+
+def _ago(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "perplexity": perplexity_table,
     "trained": trained_table,
@@ -117,6 +139,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lines_own_blocks": lambda: retrieval_table("lines_own_blocks", "age"),
     "turns": lambda: retrieval_table("turns", "turn"),
     "choice": choice_table,
+    "video_quiet": lambda: video_table("quiet"),
     "ablations": lambda: summary_table("ablations"),
 }
 
