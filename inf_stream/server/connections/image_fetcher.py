@@ -84,8 +84,8 @@ class ImageFetcher:
         return data
 
     def _read_file(self, address: URL, most: int) -> bytes | None:
-        path: Path | None = self._allowed.file_of(address)
         try:
+            path: Path | None = self._allowed.file_of(address)
             if path is not None:
                 with path.open("rb") as file:
                     return file.read(most + 1)
