@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from support.realtime_clients import client_of, connected, data_uri, image_item, serving, text_item, until
 from support.serving import ListMaker, picture, run_clean
+from websockets.exceptions import ConnectionClosed
 
 from inf_stream.base.errors import ConfigError
 from inf_stream.server.connections.image_fetcher import ImageFetcher
@@ -246,6 +247,24 @@ def test_what_cannot_be_had_is_an_error_and_the_session_goes_on(name: str, code:
 
     run_clean(main())
     assert asked == [f"/in/{name}"] * 2, "and nothing it pointed to"
+
+
+def test_a_server_that_stops_waits_for_no_image() -> None:
+    asked: list[str] = []
+
+    async def main() -> None:
+        async with camera(asked) as folder, contextlib.AsyncExitStack() as clients:
+            async with serving(image_addresses=folder, header_timeout_s=300.0) as server:
+                connection = await clients.enter_async_context(connected(server))
+                await connection.conversation.item.create(item=image_item(image_url=f"{folder}silent.jpg"))
+                while not asked:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(ConnectionClosed) as closed:
+                await until(connection, "conversation.item.done")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+
+    run_clean(main())
 
 
 def test_a_server_that_is_not_there_is_told_without_its_address() -> None:
