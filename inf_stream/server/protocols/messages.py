@@ -11,7 +11,7 @@ from inf_stream.base.files import is_unicode
 
 DEEPEST = 32
 """Objects and lists inside each other."""
-MOST_VALUES = 1 << 17
+MOST_VALUES = 1 << 16
 """Commas and opening brackets of one message, those in texts among them.
 
 Small values take long to read, not long ones: 8 MiB of nested lists would hold up all sessions for seconds.
