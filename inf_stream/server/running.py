@@ -102,6 +102,7 @@ async def running_server(
             listening.close()
     finally:
         _LOG.info("draining", extra=fields(sessions=len(hub.sessions), patience_s=patience_s))
+        fetcher.stop()  # sessions take in no more images, and would wait for these
         await channels.drain(patience_s)
         if keeper is not None:
             await keeper.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import ssl
@@ -51,9 +52,16 @@ def serve(settings: Settings) -> int:
         if folder is not None:
             folder.require_room(maker.session_bytes)
         access = Access(keys, origins)
+        _keep_what_is_loaded()
         if asyncio.run(_serve(maker, settings, access, tls, metrics, screen, folder)):
             raise KeyboardInterrupt
     return 0
+
+
+def _keep_what_is_loaded() -> None:
+    """Python's search for garbage would go through modules and weights again and again, while every session waits."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ _APP1 = 0xE1
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _IFD_ENTRY_BYTES = 12
+_MOST_SEGMENTS = 1 << 12
+"""Before a JPEG's picture. Colour profiles have up to 255; to walk through millions of empty ones takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ def _end_of_segments(data: bytes) -> int:
 
 def _segments(head: bytes) -> Iterator[tuple[int, bytes]]:
     at = len(_JPEG)
-    while at + 4 <= len(head) and head[at] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if at + 4 > len(head) or head[at] != 0xFF:
+            return
         marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
         if marker == _START_OF_SCAN or length < 2:
             return

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from support.realtime_clients import client_of, connected, data_uri, image_item, serving, text_item, until
 from support.serving import ListMaker, picture, run_clean
+from websockets.exceptions import ConnectionClosed
 
 from inf_stream.base.errors import ConfigError
 from inf_stream.server.connections.image_fetcher import ImageFetcher
@@ -49,6 +50,8 @@ def test_no_address_is_allowed_unless_it_is_named() -> None:
     [
         "https://a.example/cameras/1.jpg",
         "https://a.example:443/cameras/hall/1.jpg?at=5",
+        "https://a.example/%63ameras/100%25.jpg",
+        "https://a.example/cameras/hall;v=1/a..b.jpg",
         "HTTPS://A.EXAMPLE/cameras/../cameras/1.jpg",
         "http://192.168.1.20:8080/any.png",
     ],
@@ -71,6 +74,14 @@ def test_what_is_below_a_named_folder_is_allowed(uri: str) -> None:
         "https://a.example.evil.example/cameras/1.jpg",
         "https://a.example@evil.example/cameras/1.jpg",
         "https://me:secret@a.example/cameras/1.jpg",
+        "https://:secret@a.example/cameras/1.jpg",
+        "https://a.example/cameras%2f1.jpg",
+        "https://a.example/cameras/%252e%252e/private/1.jpg",
+        "https://a.example/cameras/%252e%252e%252fprivate/1.jpg",
+        "https://a.example/cameras/%25252e%25252e/private/1.jpg",
+        "https://a.example/cameras/%255c..%255cprivate/1.jpg",
+        "https://a.example/cameras/..;/private/1.jpg",
+        "https://a.example/cameras/..%3bx/private/1.jpg",
         "https://evil.example\\@a.example/cameras/1.jpg",
         "http://192.168.1.20/any.png",
         "http://[::1/any.png",
@@ -86,7 +97,15 @@ def test_what_only_looks_as_if_it_were_below_is_refused(uri: str) -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["a.example", "https://", "ftp://a.example/", "https://me@a.example/", "file:srv", "https://a.example/?x=1"],
+    [
+        "a.example",
+        "https://",
+        "ftp://a.example/",
+        "https://me@a.example/",
+        "https://:me@a.example/",
+        "file:srv",
+        "https://a.example/?x=1",
+    ],
 )
 def test_a_folder_that_is_none_is_refused_at_the_start(folder: str) -> None:
     with pytest.raises(ConfigError, match="write folders as"):
@@ -111,7 +130,7 @@ def test_files_below_a_named_folder_are_read_and_no_others(tmp_path: Path) -> No
         allowed = AllowedAddresses([inside])
         fetcher = ImageFetcher(allowed, most_bytes=10, patience_s=20.0)
         assert await fetcher.fetch([allowed.require(f"{inside}/deep/a%20b.jpg")]) == [b"image"]
-        for name in ("out.jpg", "round.jpg", "pipe.jpg", "none.jpg", "deep"):
+        for name in ("out.jpg", "round.jpg", "pipe.jpg", "none.jpg", "deep", "x" * 300):
             with pytest.raises(PictureError, match="no such file") as error:
                 await fetcher.fetch([allowed.require(f"{inside}/{name}")])
             assert error.value.code == "image_not_fetched"
@@ -228,6 +247,24 @@ def test_what_cannot_be_had_is_an_error_and_the_session_goes_on(name: str, code:
 
     run_clean(main())
     assert asked == [f"/in/{name}"] * 2, "and nothing it pointed to"
+
+
+def test_a_server_that_stops_waits_for_no_image() -> None:
+    asked: list[str] = []
+
+    async def main() -> None:
+        async with camera(asked) as folder, contextlib.AsyncExitStack() as clients:
+            async with serving(image_addresses=folder, header_timeout_s=300.0) as server:
+                connection = await clients.enter_async_context(connected(server))
+                await connection.conversation.item.create(item=image_item(image_url=f"{folder}silent.jpg"))
+                while not asked:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(ConnectionClosed) as closed:
+                await until(connection, "conversation.item.done")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+
+    run_clean(main())
 
 
 def test_a_server_that_is_not_there_is_told_without_its_address() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inf_stream.server.protocols.messages import (
     DEEPEST,
+    MOST_VALUES,
     MessageError,
     as_count,
     as_flag,
@@ -32,6 +33,9 @@ def test_an_object_is_read() -> None:
     assert parse_object('{"a": [1, 2.5, "x", null, true]}') == {"a": [1, 2.5, "x", None, True]}
     assert parse_object(b'{"a": "\xc3\xa9"}') == {"a": "é"}
     assert parse_object(nested(DEEPEST)) is not None
+    many = [0] * (MOST_VALUES - 1)
+    for text in (json.dumps({"a": many}), json.dumps({"a": many}).encode()):
+        assert parse_object(text) == {"a": many}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +61,10 @@ def test_an_object_is_read() -> None:
         (r'{"a": [{"\udc00": 1}]}', "half a character"),
         (nested(DEEPEST + 1), "nested"),
         (nested(DEEPEST + 1, "{"), "nested"),
-        ("[" * 200_000, "nested"),
-        ('{"a":' * 200_000, "nested"),
+        ("[" * 50_000, "nested"),
+        ('{"a":' * 50_000, "nested"),
+        ('{"a": [' + "1," * MOST_VALUES + "1]}", "65538 commas and opening brackets; at most 65536"),
+        (b'{"a": [' + b"{}," * MOST_VALUES + b"1]}", "commas and opening brackets"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(text: str | bytes, words: str) -> None:

@@ -150,3 +150,11 @@ def test_base64_is_read_in_both_alphabets_padded_or_not() -> None:
     for wrong in ("A", "AB=C", "AA A", "ééé"):
         with pytest.raises(PictureError):
             from_base64(wrong, most_bytes=300)
+
+
+def test_a_picture_behind_millions_of_empty_segments_is_refused_before_they_are_walked_through() -> None:
+    data = picture()
+    few, many = (data[:2] + b"\xff\xe0\x00\x02" * count + data[2:] for count in (1000, 5000))
+    assert count_pixels(few, MOST) == 16 * 12
+    with pytest.raises(PictureError, match="header is damaged"):
+        count_pixels(many, MOST)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import re
 import signal
 import socket
@@ -93,6 +94,25 @@ def test_a_port_in_use_and_a_model_too_large_are_refused(
     ran = run(capsys, "serve", "--model", model, "--port", 0, "--archive", 1)
     assert "for its cache and archive, 0 MiB are free" in ran.err
     assert ", archive.host_mib, or use" in ran.err
+
+
+def test_the_search_for_garbage_leaves_out_what_was_loaded(
+    capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[int] = []
+
+    async def serve_nobody(*_args: object) -> bool:
+        frozen.append(gc.get_freeze_count())
+        return False
+
+    monkeypatch.setattr(module, "log_to_stderr", lambda form: None)
+    monkeypatch.setattr(module, "_serve", serve_nobody)
+    gc.unfreeze()
+    try:
+        assert run(capsys, "serve", "--model", model, "--port", 0).status == 0
+    finally:
+        gc.unfreeze()
+    assert frozen[0] > 10_000
 
 
 def test_archives_that_the_disk_cannot_hold_are_refused(

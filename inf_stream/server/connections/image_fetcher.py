@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -17,7 +18,7 @@ _PIECE_BYTES = 1 << 16
 
 
 class ImageFetcher:
-    """Fetches from allowed addresses, and from nowhere they may send it on to.
+    """Fetches from allowed addresses, and from nowhere they may send it on to; on the running event loop.
 
     Nothing of the server's is sent along: no cookies, no credentials, no proxy's.
 
@@ -29,6 +30,7 @@ class ImageFetcher:
 
     def __init__(self, allowed: AllowedAddresses, *, most_bytes: int, patience_s: float):
         self._allowed, self._most_bytes, self._patience_s = allowed, most_bytes, patience_s
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._web: aiohttp.ClientSession | None = None
 
     async def fetch(self, addresses: Sequence[URL]) -> list[bytes]:
@@ -37,13 +39,27 @@ class ImageFetcher:
         Raises:
             PictureError: one of them cannot be had, or not in time, or they are too large.
         """
+        fetching = asyncio.create_task(self._fetch_all(addresses))
+        either: set[asyncio.Future[Any]] = {fetching, self._stopped}
         try:
-            return await asyncio.wait_for(self._fetch_all(addresses), self._patience_s)
-        except asyncio.TimeoutError:
-            raise _not_fetched(f"it did not come within {self._patience_s:g} s") from None
+            await asyncio.wait(either, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if fetching.done():
+                return fetching.result()
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+        raise _not_fetched(
+            "the server stops" if self._stopped.done() else f"it did not come within {self._patience_s:g} s"
+        )
+
+    def stop(self) -> None:
+        """Give up what is being fetched, and fetch no more; may be called more than once."""
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
     async def close(self) -> None:
         """Give up its connections."""
+        self.stop()
         if self._web is not None:
             await self._web.close()
 
@@ -84,8 +100,8 @@ class ImageFetcher:
         return data
 
     def _read_file(self, address: URL, most: int) -> bytes | None:
-        path: Path | None = self._allowed.file_of(address)
         try:
+            path: Path | None = self._allowed.file_of(address)
             if path is not None:
                 with path.open("rb") as file:
                     return file.read(most + 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -44,7 +45,7 @@ class AllowedAddresses:
             PictureError: it is none, or is not below an allowed folder.
         """
         url = _parse(address) if len(address) <= _MOST_CHARACTERS else None
-        if url is None or url.user is not None or not any(_is_below(url, folder) for folder in self._folders):
+        if url is None or _names_someone(url) or not any(_is_below(url, folder) for folder in self._folders):
             raise PictureError(
                 "image_url is no data URI of an image, and no address of which this server is allowed to fetch images; "
                 "send the image itself as data:image/jpeg;base64,...",
@@ -75,7 +76,7 @@ def read_image_url(uri: str, allowed: AllowedAddresses, *, most_bytes: int) -> I
 
 def _folder(text: str) -> URL:
     folder = _parse(text)
-    if folder is None or folder.user is not None or folder.query_string or folder.fragment:
+    if folder is None or _names_someone(folder) or folder.query_string or folder.fragment:
         raise ConfigError(
             f"server.image_addresses has '{text}'; write folders as https://images.example/, "
             "http://192.168.1.20:8080/pictures/ or file:///srv/pictures/, with spaces between them"
@@ -90,17 +91,28 @@ def _parse(text: str) -> URL | None:
     """An absolute address of a known scheme whose path stays where it is, however it is read."""
     try:
         url = URL(text)
-        segments = url.path.split("/")
+        path = url.path
     except ValueError:
         return None
     is_place = not url.host if url.scheme == "file" else bool(url.host)
-    is_plain = ".." not in segments and not any(sign in url.path for sign in "\\\0")
-    return url if url.scheme in _SCHEMES and is_place and is_plain and url.path.startswith("/") else None
+    return url if url.scheme in _SCHEMES and is_place and path.startswith("/") and _is_plain(path) else None
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path leads nowhere else for a server that decodes it once more, or cuts parameters off behind `;`."""
+    again = unquote(path)
+    names = [segment.partition(";")[0] for segment in again.split("/")]
+    return unquote(again) == again and ".." not in names and not any(sign in again for sign in "\\\0")
+
+
+def _names_someone(url: URL) -> bool:
+    return url.user is not None or url.password is not None
 
 
 def _is_below(url: URL, folder: URL) -> bool:
+    """As it is written: a server need not take `%2F` for the end of a folder's name."""
     is_same_place = (url.scheme, url.host, url.port) == (folder.scheme, folder.host, folder.port)
-    return is_same_place and url.path.startswith(folder.path)
+    return is_same_place and url.raw_path.startswith(folder.raw_path)
 
 
 def _path(url: URL) -> Path | None:

@@ -11,6 +11,11 @@ from inf_stream.base.files import is_unicode
 
 DEEPEST = 32
 """Objects and lists inside each other."""
+MOST_VALUES = 1 << 16
+"""Commas and opening brackets of one message, those in texts among them.
+
+Small values take long to read, not long ones: 8 MiB of nested lists would hold up all sessions for seconds.
+"""
 
 
 class MessageError(InfStreamError):
@@ -25,9 +30,10 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """The one JSON object that `text` is.
 
     Raises:
-        MessageError: it is something else, is nested too deeply, or holds numbers JSON does not have or text that is
-            no Unicode.
+        MessageError: it is something else, is nested too deeply, or holds too many values, numbers JSON does not have,
+            or text that is no Unicode.
     """
+    _require_few_values(text)
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
@@ -170,6 +176,15 @@ def _refuse_constant(name: str) -> float:
 
 def _too_deep() -> MessageError:
     return MessageError(f"the message is nested more than {DEEPEST} deep; flatten it", code="invalid_json")
+
+
+def _require_few_values(text: str | bytes) -> None:
+    count = sum(text.count(sign) if isinstance(text, str) else text.count(sign.encode()) for sign in ",[{")
+    if count > MOST_VALUES:
+        raise MessageError(
+            f"the message has {count} commas and opening brackets; at most {MOST_VALUES} are taken: send less at once",
+            code="invalid_json",
+        )
 
 
 def _require_sane(value: dict[str, Any]) -> None:
