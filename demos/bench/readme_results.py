@@ -102,7 +102,29 @@ def load_table() -> str:
     return "\n".join(rows)
 
 
-BLOCKS = {"results": block, "load": load_table}
+def quiet_table() -> str:
+    """One row a policy alone: of the events of a quiet hour, by age, how many were named and how much was kept."""
+    lines = (HERE / "results" / "quality" / "video.jsonl").read_text().splitlines()
+    found = {
+        e["part"]["column"]: [r for r in e["result"]["replies"] if r["kind"] == "at"]
+        for e in map(json.loads, lines)
+        if "part" in e and e["part"]["stream"] == "quiet" and "+" not in e["part"]["column"]
+    }
+    ages = sorted({r["age"] for replies in found.values() for r in replies})
+    titles = [f"{age} s" if age < 60 else f"{age // 60} min" for age in ages]
+    rows = [f"| named, and kept, % | {' | '.join(titles)} |", "|---|" + "---|" * len(ages)]
+    for policy, replies in sorted(found.items(), key=lambda item: -sum(r["right"] for r in item[1])):
+        by_age = [[r for r in replies if r["age"] == age] for age in ages]
+        cells = [f"{100 * _mean(of, 'right'):.0f}, {100 * _mean(of, 'kept'):.0f}" for of in by_age]
+        rows.append(f"| `{policy}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _mean(replies: list[dict[str, Any]], key: str) -> float:
+    return float(sum(r[key] for r in replies)) / len(replies)
+
+
+BLOCKS = {"results": block, "load": load_table, "quiet": quiet_table}
 
 
 def updated(text: str) -> str:

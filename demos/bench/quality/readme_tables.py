@@ -140,6 +140,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "turns": lambda: retrieval_table("turns", "turn"),
     "choice": choice_table,
     "video_quiet": lambda: video_table("quiet"),
+    "video_dense": lambda: video_table("dense"),
     "ablations": lambda: summary_table("ablations"),
 }
 
