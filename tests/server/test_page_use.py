@@ -242,6 +242,7 @@ def test_answers_stream_can_be_cancelled_and_long_ones_are_read_in_peace() -> No
             await page.locator("#newest").wait_for()
             await ask(page, "Another?\nIn two lines?")
             assert await page.evaluate(seen), "who asks wants to see the answer"
+            await page.locator("#newest").wait_for(state="hidden")
             await page.locator("#log").evaluate("log => { log.scrollTop = 0 }")
             await page.locator("#newest").wait_for()
             second = [m for m in played.heard if m["type"] == "ask"][-1]
