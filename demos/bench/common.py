@@ -73,6 +73,11 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
         file.write(("\n" if cut_off else "") + json.dumps(entry) + "\n")
 
 
+def ago(seconds: float) -> str:
+    """``10 s`` or ``30 min``."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
 def print_table(header: list[str], rows: list[list[str]]) -> None:
     """A Markdown table with aligned columns."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

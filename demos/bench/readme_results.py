@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common import ago
+
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
 
@@ -111,8 +113,7 @@ def quiet_table() -> str:
         if "part" in e and e["part"]["stream"] == "quiet" and "+" not in e["part"]["column"]
     }
     ages = sorted({r["age"] for replies in found.values() for r in replies})
-    titles = [f"{age} s" if age < 60 else f"{age // 60} min" for age in ages]
-    rows = [f"| named, and kept, % | {' | '.join(titles)} |", "|---|" + "---|" * len(ages)]
+    rows = [f"| named, and kept, % | {' | '.join(map(ago, ages))} |", "|---|" + "---|" * len(ages)]
     for policy, replies in sorted(found.items(), key=lambda item: -sum(r["right"] for r in item[1])):
         by_age = [[r for r in replies if r["age"] == age] for age in ages]
         cells = [f"{100 * _mean(of, 'right'):.0f}, {100 * _mean(of, 'kept'):.0f}" for of in by_age]

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import print_table, report
+from common import ago, print_table, report
+from options import likelihoods
 from rich.console import Console
 from rich.progress import track
 from rivals import choose_as, take_queries_as_they_are
@@ -113,24 +114,12 @@ class Listener:
                 # Most layers recall what the last one does.
                 places = cache.recall.chosen(cache.layout.layers - 1)
                 seconds = {t // S for t in cache.recall.archive.times_ns()[places].tolist()}
-            found = []
-            for option in asked.options:
-                words = engine._assembler._text(option)
-                ids = model.ids(option)
-                numbered = engine._assembler._chunk([words])
-                after = model.logits(model.forward(numbered, cache.begin(numbered.tags)))
-                logits = torch.cat((first, after[:-1])).log_softmax(-1)
-                found.append(float(logits.gather(1, ids[:, None]).mean()))
+            found = likelihoods(engine, first, asked.options)
         finally:
             cache.close_recall()
             cache.return_to_mark()
             engine._assembler.return_to(asked_in)
         return found, took, seconds
-
-
-def label(age_s: float) -> str:
-    """``10 s`` or ``30 min``."""
-    return f"{age_s:.0f} s" if age_s < 60 else f"{age_s / 60:.0f} min"
 
 
 def questions(rng: np.random.Generator, seen: list[Picture], every_s: int, ages_s: list[float]) -> list[Asked]:
@@ -166,7 +155,7 @@ def run(listener: Listener, pictures: list[Picture], args: argparse.Namespace, c
         for asked in questions(rng, seen, args.every, args.ages):
             likely, took, seconds = listener.likelihoods(asked, number * args.every * S)
             if asked.kind in ("now", "at"):
-                told.right[label(asked.age_s) if asked.kind == "at" else "now"].append(likely[0] == max(likely))
+                told.right[ago(asked.age_s) if asked.kind == "at" else "now"].append(likely[0] == max(likely))
             elif seconds:
                 archived = listener.archived_seconds()
                 shows = {s for s in archived if seen[s // args.every].mentions[asked.kind]}

@@ -76,7 +76,7 @@ def test_events_follow_one_another_and_are_what_is_seen_then(quiet: Hour, pictur
     assert busy[-1] < SECONDS
     for event in quiet.events:
         for since_s in range(event.held_s):
-            assert (quiet.pixels(event.start_s + since_s) == event.pixels(since_s)).all()
+            assert (quiet.pixels(event.start_s + since_s) == event.pixels()).all()
     still = [quiet.pixels(s).astype(int) for s in range(0, 40) if s not in busy]
     assert all(0 < np.abs(a - b).mean() < 12 for a, b in itertools.pairwise(still)), "it changes slowly"
 
@@ -90,7 +90,7 @@ def test_no_two_frames_of_a_dense_hour_are_alike(pictures: list[Picture]) -> Non
         hour.events[0],
         next(e for e in hour.events[len(pictures) :] if e.picture == hour.events[0].picture),
     )
-    assert (first.pixels(0)[:, ::-1] == mirrored.pixels(0)).all()
+    assert (first.pixels()[:, ::-1] == mirrored.pixels()).all()
 
 
 def test_questions_are_asked_at_their_age_and_the_first_option_is_right(quiet: Hour) -> None:

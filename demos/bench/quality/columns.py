@@ -100,6 +100,12 @@ def build_column(weights: LoadedWeights, column: str, sizes: Sizes) -> tuple[Eng
     return engine, RECALLS[recall]
 
 
+def fits(engine: Engine, tokens: int) -> bool:
+    """Whether a policy that keeps everything stays inside the trained context with so many more; others always do."""
+    cache, trained = engine.cache, engine.model.weights.config.get_text_config().max_position_embeddings
+    return cache.policy.bounded or cache.used_tokens + tokens + TURN_TOKENS <= int(trained)
+
+
 class Conversation:
     """One endless conversation in one column (see `build_column`)."""
 
@@ -111,9 +117,7 @@ class Conversation:
 
     def fits(self, text: str) -> bool:
         """Whether a policy that keeps everything stays inside the context the model was trained on; others do."""
-        cache, model = self.engine.cache, self.engine.model
-        trained = int(model.weights.config.get_text_config().max_position_embeddings)
-        return cache.policy.bounded or cache.used_tokens + len(model.ids(text)) + TURN_TOKENS <= trained
+        return fits(self.engine, len(self.engine.model.ids(text)))
 
     def read(self, text: str, items: Iterable[Item], at_s: int) -> None:
         """Read a piece of the stream, and note where its items came to stand."""

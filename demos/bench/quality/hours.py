@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -37,7 +38,7 @@ class Event:
         picture: what it shows; equal for two views of the same.
         caption: in words.
         key: a thing that it alone shows, or None.
-        pixels: the picture, by seconds since it came.
+        pixels: the picture.
     """
 
     start_s: int
@@ -45,7 +46,7 @@ class Event:
     picture: int
     caption: str
     key: str | None
-    pixels: Callable[[int], Pixels]
+    pixels: Callable[[], Pixels]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Hour:
         """What the camera sees."""
         for event in self.events:
             if event.start_s <= at_s < event.start_s + event.held_s:
-                return event.pixels(at_s - event.start_s)
+                return event.pixels()
         return self.still(at_s)
 
 
@@ -96,7 +97,7 @@ def quiet_hour(pictures: Sequence[Picture], seconds: int, events: int, rng: np.r
         if isinstance(shown, Picture):
             found.append(_photograph(shown, words, start_s, _HELD_S))
         else:
-            found.append(Event(start_s, _HELD_S, -1 - number, str(words), None, _always(shown)))
+            found.append(Event(start_s, _HELD_S, -1 - number, str(words), None, partial(np.copy, shown)))
     return Hour(seconds, 1, found, _drifting(scene, rng), never)
 
 
@@ -135,7 +136,7 @@ def _cast(
 def _photograph(picture: Picture, key: str | None, start_s: int, held_s: int, view: int = 0) -> Event:
     return Event(
         start_s, held_s, picture.index, sentence(picture.captions[0]), key,
-        lambda _since_s: _VIEWS[view](read_picture(picture.path, EDGE)),
+        lambda: _VIEWS[view](read_picture(picture.path, EDGE)),
     )  # fmt: skip
 
 
@@ -148,10 +149,6 @@ def _rendered_objects(number: int, rng: np.random.Generator) -> list[tuple[Pixel
             if kind == "caption":
                 found.setdefault(answer, clip.frames[0])
     return [(pixels, caption) for caption, pixels in found.items()]
-
-
-def _always(pixels: Pixels) -> Callable[[int], Pixels]:
-    return lambda _since_s: pixels
 
 
 def _zoomed(pixels: Pixels) -> Pixels:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
+from common import ago
 from perplexity import difference
 from retrieval import accuracy
 from video import summary
@@ -120,16 +121,12 @@ def video_table(stream: str) -> str:
         cells = [f"{s['by_age'][age]:+.0f} ({_there(s, age)})" if age in s["by_age"] else "-" for age in ages]
         now = f"{s['by_kind']['now']:.0f}"
         rows.append([f"`{column}`", str(part["budget"]), now, *cells, f"{s['above_chance']:+.1f}"])
-    return table(["column", "budget", "now, % right", *(_ago(int(age)) for age in ages), "all ages"], rows)
+    return table(["column", "budget", "now, % right", *(ago(int(age)) for age in ages), "all ages"], rows)
 
 
 def _there(s: dict[str, Any], age: str) -> str:
     recalled = s["recalled_by_age"].get(age)
     return f"{100 * s['kept_by_age'][age]:.0f} %" + ("" if recalled is None else f", {100 * recalled:.0f} %")
-
-
-def _ago(seconds: int) -> str:
-    return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min"
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 sys.path.append(str(Path(__file__).parents[1]))
-from columns import RECALLS, TURN_TOKENS, S, Sizes, build_column, live_share, recalled_share
+from columns import RECALLS, S, Sizes, build_column, fits, live_share, recalled_share
 from hours import Event, Hour
+from options import likelihoods
 from rivals import choose_as
 
 from inf_stream.base.clock import format_clock
@@ -106,9 +107,7 @@ class Watcher:
     @property
     def fits(self) -> bool:
         """Whether a policy that keeps everything stays inside the context the model was trained on; others do."""
-        cache = self.engine.cache
-        trained = int(self.engine.model.weights.config.get_text_config().max_position_embeddings)
-        return cache.policy.bounded or cache.used_tokens + TURN_TOKENS <= trained
+        return fits(self.engine, 0)
 
     def watch(self, hour: Hour, at_s: int) -> None:
         """Take in the frame of this second."""
@@ -172,13 +171,7 @@ class Watcher:
             took_s = time.thread_time() - began_s
             if with_recall:
                 recalled = recalled_share(cache, *self._spans[asked.event.start_s])
-            found = []
-            for option in asked.options:
-                words, ids = engine._assembler._text(option), model.ids(option)
-                numbered = engine._assembler._chunk([words])
-                after = model.logits(model.forward(numbered, cache.begin(numbered.tags)))
-                logits = torch.cat((first, after[:-1])).log_softmax(-1)
-                found.append(float(logits.gather(1, ids[:, None].to(logits.device)).mean()))
+            found = likelihoods(engine, first, asked.options)
         finally:
             cache.close_recall()
             cache.return_to_mark()
