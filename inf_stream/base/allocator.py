@@ -24,7 +24,7 @@ def keep_few_kernels() -> None:
     """Have oneDNN, which multiplies torch's matrices on a CPU, keep the code it makes for the latest 128 shapes only.
 
     An answer's steps differ in shape by a token each, and of the 1024 that it keeps by default most never come again:
-    155 MiB that filled up over the first quarter of an hour of a stream. Steps take no longer even with 64. Call it
+    tens of MiB that fill up over the first quarter of an hour of a stream. Steps take no longer even with 64. Call it
     before torch is loaded. Whoever sets the variable decides.
     """
     os.environ.setdefault(_KERNELS_VARIABLE, _KERNELS)
