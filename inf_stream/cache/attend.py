@@ -1,6 +1,11 @@
 """Attention of a chunk of new tokens over the kept ones, by the fastest exact way there is on each device.
 
 Every product runs over one of a few shapes (`inf_stream.base.grid`), and a mask hides what was added to reach it.
+
+There are two ways. torch's fused kernel never holds the weights. Two products with a softmax between them hold those of
+a few hundred rows at a time, and tell what attention each slot received. In bfloat16 on a CPU the fused kernel works
+through small blocks, while logits from one float32 product (as exact as its own; bfloat16 ones would be five times
+further off) take three quarters of its time (`demos/bench/attention.py`).
 """
 
 import torch
@@ -10,6 +15,18 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from inf_stream.base.grid import padded_tokens
 
+_ROWS_AT_ONCE = {"cpu": 256}
+_MOST_ROWS_AT_ONCE = 4096
+
+
+def products_are_faster(tokens: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `attend` had better be two products: for a single token everywhere, and for more in bfloat16 on a CPU
+    without a unit for matrices (AMX), which the fused kernel uses."""
+    if tokens == 1:
+        return True
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and dtype == torch.bfloat16 and not has_amx()
+
 
 def attend(
     queries: Float[Tensor, "query_heads tokens head_dim"],
@@ -18,39 +35,57 @@ def attend(
     scaling: float,
     mask: Float[Tensor, "group_rows slots"],
 ) -> Float[Tensor, "query_heads tokens head_dim"]:
-    """Grouped-query attention; the query heads that share a key/value head are folded into rows, which copies nothing.
+    """Grouped-query attention by the fused kernel; query heads that share a key/value head are folded into rows.
 
-    `mask`, from `chunk_mask`, is added to the logits; it has rows for the padded tokens too.
+    `mask`, from `chunk_mask` in the format of the queries, is added to the logits; it has rows for padded tokens too.
     """
     query_heads, tokens, head_dim = queries.shape
-    kv_heads = keys.shape[0]
-    group = query_heads // kv_heads
-    if tokens == 1:
-        return attend_with_weights(queries, keys, values, scaling, mask)[0]
-    rows = padded_tokens(tokens)
-    folded = pad(queries, (0, 0, 0, rows - tokens)).reshape(kv_heads, group * rows, head_dim)
+    folded = _folded(queries, keys.shape[0])
     out = scaled_dot_product_attention(
         folded[None], keys[None], values[None], attn_mask=mask[None, None], scale=scaling
     )[0]
-    return out.reshape(query_heads, rows, head_dim)[:, :tokens]
+    return out.reshape(query_heads, -1, head_dim)[:, :tokens]
 
 
-def attend_with_weights(
-    queries: Float[Tensor, "query_heads 1 head_dim"],
+def attend_by_products(
+    queries: Float[Tensor, "query_heads tokens head_dim"],
     keys: Float[Tensor, "kv_heads slots head_dim"],
     values: Float[Tensor, "kv_heads slots head_dim"],
     scaling: float,
-    mask: Float[Tensor, "group slots"],
-) -> tuple[Float[Tensor, "query_heads 1 head_dim"], Float[Tensor, "kv_heads group slots"]]:
-    """`attend` of a single new token, and the attention it pays to every slot.
+    mask: Float[Tensor, "group_rows slots"],
+) -> tuple[Float[Tensor, "query_heads tokens head_dim"], Float[Tensor, "kv_heads slots"]]:
+    """`attend` with a mask in at least float32, and the attention that each slot received.
 
-    A product over so few rows is faster than a fused kernel on a CPU, and as fast on a GPU.
+    The latter is summed over the new tokens, and averaged over the query heads that share a key/value head.
     """
-    query_heads, _, head_dim = queries.shape
-    kv_heads = keys.shape[0]
-    folded = queries.reshape(kv_heads, query_heads // kv_heads, head_dim)
-    weights = (folded @ keys.transpose(1, 2)).float().mul_(scaling).add_(mask).softmax(-1)
-    return (weights.to(values.dtype) @ values).reshape(query_heads, 1, head_dim), weights
+    query_heads, tokens, head_dim = queries.shape
+    kv_heads, slots, _ = keys.shape
+    folded = _folded(queries, kv_heads).to(mask.dtype)
+    group_rows = folded.shape[1]
+    group = query_heads // kv_heads
+    rows = group_rows // group
+    most = _ROWS_AT_ONCE.get(queries.device.type, _MOST_ROWS_AT_ONCE)
+    heads_at_once, rows_at_once = max(1, most // group_rows), max(1, most // rows) * rows
+    out = torch.empty(folded.shape, dtype=values.dtype, device=values.device)
+    received = torch.zeros(kv_heads, 1, slots, dtype=mask.dtype, device=mask.device)
+    counts = (torch.arange(group_rows, device=mask.device) % rows < tokens).to(mask.dtype) / group
+    for first in range(0, kv_heads, heads_at_once):
+        heads = slice(first, first + heads_at_once)
+        keys_across = keys[heads].to(mask.dtype).transpose(1, 2)
+        for start in range(0, group_rows, rows_at_once):
+            some = slice(start, start + rows_at_once)
+            hidden = mask[some].expand(len(keys_across), -1, -1)
+            weights = hidden.baddbmm(folded[heads, some], keys_across, alpha=scaling).softmax(-1)
+            out[heads, some] = weights.to(values.dtype) @ values[heads]
+            received[heads] += (counts[some] @ weights)[:, None]
+    return out.reshape(query_heads, rows, head_dim)[:, :tokens], received[:, 0].float()
+
+
+def _folded(queries: Float[Tensor, "query_heads tokens head_dim"], kv_heads: int) -> Float[Tensor, "kv_heads rows dim"]:
+    """Query heads that share a key/value head one below the other, each padded to the grid."""
+    query_heads, tokens, head_dim = queries.shape
+    rows = padded_tokens(tokens)
+    return pad(queries, (0, 0, 0, rows - tokens)).reshape(kv_heads, query_heads // kv_heads * rows, head_dim)
 
 
 def chunk_mask(

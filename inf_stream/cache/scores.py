@@ -5,7 +5,7 @@ full attention matrix at every step; the two agree as long as no eviction falls 
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inf_stream.base.errors import StateError
@@ -18,14 +18,13 @@ def attention_received(
     used: int,
     scaling: float,
     rows: int,
-    hidden: Bool[Tensor, "slots"] | None = None,
 ) -> Float[Tensor, "rows used"]:
     """Causal attention each slot receives from the last `window` tokens, summed over them, averaged over heads.
 
     The window's queries belong to the last `window` of the `used` slots. The slots behind are read and left out, so
-    that the product has one of few shapes (`inf_stream.cache.attend`); so are `hidden` ones. `rows` is 1 (average over
-    all heads of the layer) or the number of key/value heads (average over the query heads that share one). Source: the
-    retrieval window of arXiv 2409.09086, Figure 3.
+    that the product has one of few shapes (`inf_stream.cache.attend`). `rows` is 1 (average over all heads of the
+    layer) or the number of key/value heads (average over the query heads that share one). Source: the retrieval window
+    of arXiv 2409.09086, Figure 3.
     """
     query_heads, window, head_dim = queries.shape
     kv_heads = rotated_keys.shape[0]
@@ -35,8 +34,6 @@ def attention_received(
     future = torch.ones(window, window, dtype=torch.bool, device=logits.device).triu(1).repeat(group, 1)
     logits[..., used - window : used].masked_fill_(future, -torch.inf)
     logits[..., used:] = -torch.inf
-    if hidden is not None:
-        logits.masked_fill_(hidden, -torch.inf)
     # Converting first is four times faster on a CPU than softmax with a dtype.
     received = logits.float().softmax(-1).sum(1)[:, :used] / group
     return received.mean(0, keepdim=True) if rows == 1 else received

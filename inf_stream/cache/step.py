@@ -11,8 +11,7 @@ from inf_stream.base.grid import SLOT_GRID, round_up
 from inf_stream.base.rotation import Table, rotate
 from inf_stream.base.tokens import TokenTags
 from inf_stream.cache.archive import Recall
-from inf_stream.cache.attend import attend, attend_with_weights, chunk_mask
-from inf_stream.cache.scores import attention_received
+from inf_stream.cache.attend import attend, attend_by_products, chunk_mask, products_are_faster
 
 if TYPE_CHECKING:
     from inf_stream.cache.stream_cache import StreamCache
@@ -31,6 +30,8 @@ class CacheStep:
         self.received: list[Tensor] = []
         self._cache = cache
         self._receives = watched or cache.accumulates
+        layout = cache.layout
+        self._by_products = self._receives or products_are_faster(len(tags), layout.dtype, layout.device)
         self._recall = recall = cache.recall
         self._recalled = recall.slots if recall is not None else slice(0, 0)
         self._start = cache.slots.used + (recall.tokens if recall is not None else 0)
@@ -68,18 +69,15 @@ class CacheStep:
         mask = self._mask(window)
         if hidden is not None:
             mask = mask.masked_fill(hidden, -torch.inf)
-        if self._receives and tokens == 1 and window is None:
-            # The weights are there already; their slow twin below computes them once more.
-            values_read = cache.planes.values[layer, :, :read]
-            out, weights = attend_with_weights(rotated_queries, kept, values_read, scaling, mask)
-            by_head = weights[..., : self._stop].mean(1)
-            self._receive(layer, by_head.mean(0, keepdim=True) if cache.rows == 1 else by_head)
-            return pad(out, (0, 0, 0, rows - 1))
-        if self._receives:
-            self._receive(layer, attention_received(rotated_queries, kept, self._stop, scaling, cache.rows, hidden))
         first = 0 if window is None else self._first_in_sight(window)
-        values_kept = cache.planes.values[layer, :, first:read]
-        out = attend(rotated_queries, kept[:, first:], values_kept, scaling, mask[:, first:])
+        kept, values_kept, mask = kept[:, first:], cache.planes.values[layer, :, first:read], mask[:, first:]
+        if not self._by_products:
+            out = attend(rotated_queries, kept, values_kept, scaling, mask)
+        else:
+            out, received = attend_by_products(rotated_queries, kept, values_kept, scaling, mask)
+            if self._receives:
+                received = pad(received[:, : self._stop - first], (first, 0))
+                self._receive(layer, received.mean(0, keepdim=True) if cache.rows == 1 else received)
         return pad(out, (0, 0, 0, rows - tokens))
 
     def _receive(self, layer: int, received: Float[Tensor, "rows slots"]) -> None:
@@ -121,7 +119,7 @@ class CacheStep:
                 layout.query_heads // layout.kv_heads,
                 window,
                 two_way,
-                layout.dtype,
+                torch.promote_types(layout.dtype, torch.float32) if self._by_products else layout.dtype,
                 layout.device,
                 self._recalled,
             )

@@ -107,7 +107,7 @@ class ReferenceCache:
             stored = torch.stack([e.value for e in row], dim=1)
             new = len(self.new)
             seen = self._seen(layer, row)
-            mean = torch.zeros(new, len(row), dtype=torch.float64)
+            mean, paid = (torch.zeros(new, len(row), dtype=torch.float64) for _ in range(2))
             for h, head in enumerate(heads):
                 for g in range(group):
                     q = _rotate(queries[head * group + g].double(), cos[-new:], sin[-new:])
@@ -115,11 +115,12 @@ class ReferenceCache:
                     weights = logits.softmax(-1)
                     causal = (q @ rotated[h].T * scaling).masked_fill(~self._causal(row), -torch.inf).softmax(-1)
                     mean += causal / (group * len(heads))
+                    paid += weights / (group * len(heads))
                     out[head * group + g, :new] = (weights @ stored[h]).to(out.dtype)
             for i in range(new):
                 self.history[layer][r].append({e.index: float(mean[i, j]) for j, e in enumerate(row)})
             for j, entry in enumerate(row):
-                entry.accumulated += float(mean[:, j].sum())
+                entry.accumulated += float(paid[:, j].sum())
         return out
 
     def commit(self, step: "ReferenceCache") -> None:
