@@ -3,13 +3,14 @@
     python demos/bench/archive_latency.py --hours 0.17 1 10 --host-mib 1200 --disk-mib 10000
 
 The archive is filled with random blocks of the size the model's frames have, as many as a stream of so many hours at
-one frame a second leaves behind with no two frames alike; what does not fit the memory lies on disk. Then the same
+one frame a second leaves behind with no two frames alike, and with one of text every half a minute, as a talk beside it
+leaves them; what does not fit the memory lies on disk. Then the same
 question is asked with and without recall, in turns, in one process, and the medians of their thread times are compared;
 the wall clock, which waits for the disk, stands beside them. Nothing is said about what is found: see `recall.py`. The
 same for frames: two engines take the same ones in turns, one with an archive and one without.
 
-The physical limit: a recall reads its tokens' INT8 keys and values and the whole index once; with `--choose-by
-attention`, instead of the index the keys of all blocks in every layer that has a vote.
+The physical limit: a recall reads its tokens' INT8 keys and values once, and the whole index, and the keys of the text
+(with `--choose-by attention` those of all blocks instead) in every layer that has a vote.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from rich.progress import track
 
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import Frame, Question
+from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive import Archive
 from inf_stream.cache.archive.blocks import Block
 from inf_stream.engine.build import build_engine, load_weights
@@ -34,6 +36,8 @@ from inf_stream.models.weights.loaded import LoadedWeights
 
 S = 1_000_000_000
 AT_ONCE = 32
+TEXT_EVERY = 30
+"""Blocks from one of text to the next."""
 
 
 def picture(number: int) -> Frame:
@@ -54,10 +58,9 @@ def fill(archive: Archive, blocks: int, tokens: int, console: Console) -> None:
         keys, values = (torch.randn(size, generator=random) for _ in range(2))
         store.write(keys, values)
         for number in range(begin, begin + count):
-            at_ns = number * S
-            archive._enter(
-                number, Block(number * tokens, tokens, at_ns, at_ns, number), keys[number - begin].mean(2).flatten(1)
-            )
+            at_ns, frame = number * S, NO_FRAME if number % TEXT_EVERY == 0 else number
+            block = Block(number * tokens, tokens, at_ns, at_ns, frame)
+            archive._enter(number, block, keys[number - begin].mean(2).flatten(1))
 
 
 def ask(engine: Engine, *, recall: bool) -> tuple[float, float]:
@@ -140,7 +143,7 @@ def main() -> None:
     parser.add_argument("--disk-mib", type=int, default=0)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--recall", type=int, default=512)
-    parser.add_argument("--choose-by", choices=("means", "attention"), default="means")
+    parser.add_argument("--choose-by", choices=("auto", "means", "attention"), default="auto")
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="file to append the result to")

@@ -26,7 +26,7 @@ class EachByItself(AllVote):
     """Every layer chooses, without the votes of those below."""
 
     def choose(self, layer: int, queries: torch.Tensor, scaling: float) -> None:
-        self._votes.zero_()
+        self.begin_choice()
         super().choose(layer, queries, scaling)
 
 

@@ -89,10 +89,11 @@ class ArchiveSettings:
         512, "most tokens that come back for a question; never more than the cache's budget", low=32, high=1 << 20
     )
     choose_by: str = setting(
-        "means",
+        "auto",
         "what a question finds blocks by; means: its mean query and their mean keys; attention: that of each of its "
-        "tokens to every archived key, which tells pieces of text apart and takes longer the larger the archive is",
-        choices=("means", "attention"),
+        "tokens to every archived key, which tells pieces of text apart and takes longer the larger the archive is; "
+        "auto: text by attention, up to 512 pieces of it, and frames by means",
+        choices=("auto", "means", "attention"),
     )
     merge_above: float = setting(
         0.95, "frames in a row that are more alike than this (cosine) are kept as one; 2: none are", low=0.0, high=2.0

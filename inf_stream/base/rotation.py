@@ -19,8 +19,10 @@ class RotationTables(Protocol):
         ...
 
 
-def rotate(x: Float[Tensor, "*heads tokens head_dim"], table: Table) -> Float[Tensor, "*heads tokens head_dim"]:
-    """Rotate queries or keys; numbers beyond `rotary_dim` pass through (partial rotary).
+def rotate(
+    x: Float[Tensor, "*heads tokens head_dim"], table: Table, out: Tensor | None = None
+) -> Float[Tensor, "*heads tokens head_dim"]:
+    """Rotate queries or keys, into `out` if it is given; numbers beyond `rotary_dim` pass through (partial rotary).
 
     Half-split pairing as in GPT-NeoX and Llama; source: RoFormer, arXiv 2104.09864.
     """
@@ -31,7 +33,7 @@ def rotate(x: Float[Tensor, "*heads tokens head_dim"], table: Table) -> Float[Te
     # the result is allocated, since a rebuild of all kept keys goes through here.
     cos, sin = cos[..., :half], sin[..., :half]
     first, second = x[..., :half], x[..., half:rotary_dim]
-    turned = torch.empty_like(x)
+    turned = torch.empty_like(x) if out is None else out
     torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
     torch.mul(second, cos, out=turned[..., half:rotary_dim]).addcmul_(first, sin)
     turned[..., rotary_dim:] = x[..., rotary_dim:]

@@ -57,7 +57,7 @@ class KeyValuePlanes:
 
     def rebuild(self, layer: int, used: int, table: Table) -> None:
         """Rotate the raw keys of one layer's used slots afresh; `table` is ``[rows, used, rotary_dim]``."""
-        self.rotated_keys[layer, :, :used] = rotate(self.raw_keys[layer, :, :used], table)
+        rotate(self.raw_keys[layer, :, :used], table, out=self.rotated_keys[layer, :, :used])
 
     def grow(self, capacity: int) -> None:
         """Reallocate with more slots; only an unbounded policy needs it."""

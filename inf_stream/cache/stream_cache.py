@@ -21,7 +21,7 @@ from inf_stream.base.layout import CacheLayout
 from inf_stream.base.rotation import RotationTables, rotate
 from inf_stream.base.state import State
 from inf_stream.base.tokens import TokenTags
-from inf_stream.cache.archive import Archive, AttendedRecall, Recall
+from inf_stream.cache.archive import Archive, Recall
 from inf_stream.cache.archive.recalled import Lifted, Recalled
 from inf_stream.cache.novelty import NoveltyMeter
 from inf_stream.cache.planes import KeyValuePlanes
@@ -274,8 +274,7 @@ class StreamCache:
         self.is_asked = True
         self.archive.usual.begin()
         if self.archive.blocks:
-            kind = AttendedRecall if self.archive.sizes.choose_by == "attention" else Recall
-            recall = kind(self.archive, self.slots.used, between_ns)
+            recall = Recall(self.archive, self.slots.used, between_ns)
             if recall.tokens:
                 self.recall = recall
 
@@ -313,7 +312,7 @@ class StreamCache:
         keys, values = archive.read(layer, chosen)
         segments = archive.segments(chosen) if self.layout.segmented else None
         table = self.positions.of_recalled(layer, recall.tokens, segments)
-        self.planes.rotated_keys[layer, :, recall.slots] = rotate(keys, table)
+        rotate(keys, table, out=self.planes.rotated_keys[layer, :, recall.slots])
         self.planes.values[layer, :, recall.slots] = values
 
     # ---- eviction ----------------------------------------------------------------------------------

@@ -9,13 +9,16 @@ from torch import Tensor
 from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.errors import ConfigError
 from inf_stream.base.tokens import NO_FRAME
-from inf_stream.cache.archive import AttendedRecall, attended
+from inf_stream.cache.archive import attended, recall
+from inf_stream.cache.archive.attended import AttentionBallot
+from inf_stream.cache.archive.ballots import MeansBallot
+from inf_stream.cache.archive.recall import Recall
 from inf_stream.cache.stream_cache import StreamCache
 
 SCALING = 0.3
 
 
-def heard(cache: StreamCache, parts: list[list[tuple[Tensor, Tensor, Tensor]]]) -> AttendedRecall:
+def heard(cache: StreamCache, parts: list[list[tuple[Tensor, Tensor, Tensor]]]) -> Recall:
     """A question in parts, of which each layer's inputs are given; the recall is left open."""
     cache.set_mark()
     cache.open_recall()
@@ -26,7 +29,7 @@ def heard(cache: StreamCache, parts: list[list[tuple[Tensor, Tensor, Tensor]]]) 
         for layer, (q, k, v) in enumerate(inputs):
             step.attend(layer, q, k, v, SCALING)
         cache.commit(step)
-    assert isinstance(cache.recall, AttendedRecall)
+    assert isinstance(cache.recall, Recall)
     return cache.recall
 
 
@@ -71,13 +74,14 @@ def test_scores_are_those_written_out(policy: str, most: int, monkeypatch: pytes
     cache = archived(policy, layout, choose_by="attention")
     live(cache, TagMaker(), 0, 30)
     parts = [toy_inputs(layout, 3, 77), toy_inputs(layout, 2, 78)]
-    recall = heard(cache, parts)
+    (ballot,) = heard(cache, parts).ballots
+    assert isinstance(ballot, AttentionBallot)
     for layer in range(layout.layers):
         both = torch.cat([part[layer][0] for part in parts], dim=1)
         expected = written_out(cache, layer, both)
-        if layer in recall._strongest:
-            assert torch.allclose(recall._strongest[layer].double(), expected, atol=1e-5)
-    assert 0 in recall._strongest
+        if layer in ballot._strongest:
+            assert torch.allclose(ballot._strongest[layer].double(), expected, atol=1e-5)
+    assert 0 in ballot._strongest
     leave(cache)
     cache.check()
 
@@ -123,7 +127,55 @@ def test_one_token_is_enough_and_what_follows_it_comes_along() -> None:
     assert sum(around[n] <= found(by_means, names[n]) for n in around) < len(around) // 2
 
 
-def test_the_setting_is_known_by_its_two_names() -> None:
-    assert settings_from_mapping({"archive": {"choose_by": "attention"}}).archive.choose_by == "attention"
+def test_by_default_text_is_attended_to_and_frames_are_not_and_each_gets_half() -> None:
+    cache = archived("streaming-llm", toy_layout())
+    live(cache, TagMaker(), 0, 60)
+    archive = cache.archive
+    assert archive is not None
+    places = torch.nonzero(archive.candidates())[:, 0]
+    is_text = archive.frames()[places] == NO_FRAME
+    text, frames = places[is_text], places[~is_text]
+    few = 4
+    for some, expected in (
+        (torch.cat((text, frames)), {AttentionBallot: few, MeansBallot: few}),
+        (torch.cat((text[:1], frames)), {AttentionBallot: 1, MeansBallot: 2 * few - 1}),
+        (torch.cat((text, frames[:1])), {AttentionBallot: 2 * few - 1, MeansBallot: 1}),
+        (text, {AttentionBallot: 2 * few}),
+        (frames, {MeansBallot: 2 * few}),
+    ):
+        ballots = recall._ballots(archive, some.sort().values, 2 * few)
+        assert {type(ballot): ballot.seats for ballot in ballots} == expected
+        for ballot in ballots:
+            wanted = isinstance(ballot, AttentionBallot)
+            assert bool(((archive.frames()[ballot.places] == NO_FRAME) == wanted).all())
+
+
+def test_of_much_text_those_that_mean_keys_prefer_are_attended_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = torch.randn(30, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64).sign() * 2.5
+    cache = record("auto", names)
+    assert 2 in found(cache, names[0]) or 28 in found(cache, names[0])
+    whole = {n: found(cache, names[n]) for n in range(2, 20)}
+    monkeypatch.setattr(recall, "MOST_TEXT", 1000)
+    assert {n: found(cache, names[n]) for n in range(2, 20)} == whole
+    monkeypatch.setattr(recall, "MOST_TEXT", 6)
+    cache.set_mark()
+    cache.open_recall()
+    assert isinstance(cache.recall, Recall)
+    (ballot,) = cache.recall.ballots
+    assert isinstance(ballot, AttentionBallot)
+    queries = names[5].expand(1, 2, 16).clone()
+    cache.archive.usual.hear(0, queries)  # type: ignore[union-attr]
+    scores = ballot.scores(0, queries, SCALING)
+    preferred = ballot.by_means(0).topk(6).indices
+    beside = {int(n) + step for n in preferred for step in (-1, 0, 1)}
+    assert {int(n) for n in torch.nonzero(scores)[:, 0]} <= beside
+    assert len(torch.nonzero(scores)) >= 6
+    cache.close_recall()
+    cache.return_to_mark()
+
+
+def test_the_setting_is_known_by_its_names() -> None:
+    for name in ("auto", "attention", "means"):
+        assert settings_from_mapping({"archive": {"choose_by": name}}).archive.choose_by == name
     with pytest.raises(ConfigError, match="choose_by"):
         settings_from_mapping({"archive": {"choose_by": "chance"}})

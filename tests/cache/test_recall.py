@@ -218,7 +218,7 @@ def test_blocks_whose_places_are_taken_while_a_question_is_read_are_hidden() -> 
     cache.open_recall()
     recall = cache.recall
     assert recall is not None
-    before = set(recall._numbers.tolist())
+    before = {number for ballot in recall.ballots for number in ballot._numbers.tolist()}
     for number in range(24):
         feed(cache, tags.text(8), 900 + number)
         assert cache.archive is not None

@@ -5,6 +5,7 @@ A column is written `policy`, `policy:key=value,key=value` or either with `+reca
     full                    keeps everything
     inf-mllm                the bounded cache alone
     inf-mllm+recall         with what ships: blocks of the archive come back for a question
+    inf-mllm+means          the same with `archive.choose_by = "means"`
     inf-mllm+attended       the same with `archive.choose_by = "attention"`
     inf-mllm+untimed        as it ships, without reading times from the question
     inf-mllm+all-vote       the same, with a vote and a choice of every layer
@@ -33,7 +34,8 @@ from inf_stream.engine.engine import Engine
 from inf_stream.engine.moments import read_span
 from inf_stream.models.weights.loaded import LoadedWeights
 
-RECALLS = {name: name for name in ("", "recall", "attended", "untimed", "all-vote")} | {"rekv": "mean-query"}
+RECALLS = {n: n for n in ("", "recall", "means", "attended", "untimed", "all-vote")} | {"rekv": "mean-query"}
+CHOOSE_BY = {"attended": "attention", "means": "means", "rekv": "means"}
 S = 1_000_000_000
 TURN_TOKENS = 256
 """More than the opening and a turn's own tokens take."""
@@ -85,7 +87,7 @@ def build_column(weights: LoadedWeights, column: str, sizes: Sizes) -> tuple[Eng
     if recall not in RECALLS:
         sys.exit(f"no recall '{recall}' (column '{column}'); there are: {', '.join(r for r in RECALLS if r)}")
     policy, options = parse_policy(word)
-    choose_by = "attention" if recall == "attended" else "means"
+    choose_by = CHOOSE_BY.get(recall, "auto")
     archive = {"host_mib": sizes.archive_mib, "recall_tokens": sizes.recall, "choose_by": choose_by}
     cache = {
         "policy": policy,

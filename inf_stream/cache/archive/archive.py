@@ -43,7 +43,7 @@ class ArchiveSizes:
             the mean of all; above 1 none are.
         keep_recalled: what a question calls back stays with the memory until the next one does.
         choose_by: ``means`` compares a question's mean query with the blocks' mean keys; ``attention`` lets each of
-            its tokens attend to all archived keys.
+            its tokens attend to all archived keys; ``auto`` takes the latter for text, the former for frames.
     """
 
     host_bytes: int
@@ -52,7 +52,7 @@ class ArchiveSizes:
     folder: Path | None = None
     merge_above: float = 0.95
     keep_recalled: bool = False
-    choose_by: str = "means"
+    choose_by: str = "auto"
 
 
 @dataclass

@@ -4,7 +4,7 @@ Mean keys tell frames apart, but hardly pieces of text: 32 tokens of a record ha
 and one that holds what is asked for stands out by a token or two. So every token of the question attends to every
 archived key of a layer, and a block's score is the largest share of attention that any token in any head pays to it.
 The keys are read from the blocks themselves, so no larger index is kept, but the choice takes a time that grows with
-the archive. Measured by `demos/bench/quality/lines.py`.
+what there is to choose from. Measured by `demos/bench/quality/lines.py`.
 
 Text is cut into blocks where it happens to be full, so what is asked for may lie across a cut:
 
@@ -22,28 +22,35 @@ from torch import Tensor
 
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive.archive import Archive
-from inf_stream.cache.archive.recall import Recall
+from inf_stream.cache.archive.ballots import Ballot
 
 _MOST_LOGITS = 1 << 22
 """Of one product, so that a large archive is read in pieces."""
 
 
-class AttendedRecall(Recall):
-    """A recall that chooses by the attention of each token of the question, without rotation, to each archived key."""
+class AttentionBallot(Ballot):
+    """Scores by the attention of each token of the question, without rotation, to each archived key.
 
-    def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
-        super().__init__(archive, start, between_ns)
+    Of more candidates than `most`, a layer attends only to those that it finds the best by their mean keys.
+    """
+
+    def __init__(self, archive: Archive, places: Int[Tensor, "candidates"], seats: int, most: int | None = None):
+        super().__init__(archive, places, seats)
+        self._most = most if most is not None and most < len(places) else None
+        self._all = torch.arange(len(places), device=archive.layout.device)
         self._strongest: dict[int, Tensor] = {}
         self._before, self._after = self._neighbours()
 
-    def _scores(
+    def scores(
         self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float
     ) -> Float[Tensor, "candidates"]:
         """Largest share of attention of any token of the question so far in any head."""
-        halves = self._half_logits(layer, queries * scaling)
+        read = self._all if self._most is None else self.by_means(layer).topk(self._most).indices
+        halves = self._half_logits(layer, queries * scaling, self.places[read.cpu()])
         shares = halves.flatten(1).softmax(-1).view_as(halves)
-        scores, first, second = shares.sum(-1).amax(0), *shares.amax(0).unbind(-1)
-        spoken_for = scores.clone()
+        scores, first, second = torch.zeros(3, len(self.places), device=shares.device)
+        scores[read], first[read], second[read] = shares.sum(-1).amax(0), *shares.amax(0).unbind(-1)
+        spoken_for: Tensor = scores.clone()
         spoken_for[self._after] = torch.maximum(scores[self._after], second[self._before])
         spoken_for[self._before] = torch.maximum(spoken_for[self._before], first[self._after])
         if layer in self._strongest:
@@ -52,30 +59,32 @@ class AttendedRecall(Recall):
         return spoken_for
 
     def _half_logits(
-        self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"]
-    ) -> Float[Tensor, "rows candidates 2"]:
+        self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], places: Int[Tensor, "read"]
+    ) -> Float[Tensor, "rows read 2"]:
         """Logarithm of the attention, not normalised yet, of each token in each head to both halves of each block."""
         kv_heads, block = self.archive.layout.kv_heads, self.archive.block_tokens
         folded = queries.reshape(kv_heads, -1, queries.shape[-1])
-        places = self._allowed.cpu()
         piece = max(1, _MOST_LOGITS // (folded.shape[0] * folded.shape[1] * block))
         found = []
         for start in range(0, len(places), piece):
             some = places[start : start + piece]
-            logits = (folded @ self.archive.keys(layer, some).transpose(1, 2)).float()
-            logits.masked_fill_(~self.archive.filled(some).to(logits.device), -torch.inf)
-            by_token = logits.view(-1, len(some), block)
+            logits = (folded @ self.archive.keys(layer, some).transpose(1, 2)).float().flatten(0, 1)
+            filled = self.archive.filled(some)
+            if not bool(filled.all()):
+                logits.masked_fill_(~filled.to(logits.device), -torch.inf)
+            largest = logits.amax(-1, keepdim=True)
+            by_token = logits.sub_(largest).exp_().view(-1, len(some), block)
             parts = by_token[..., : (block + 1) // 2], by_token[..., (block + 1) // 2 :]
-            found.append(torch.stack([part.logsumexp(-1) for part in parts], dim=-1))
+            found.append(torch.stack([part.sum(-1) for part in parts], dim=-1).log_() + largest[..., None])
         return torch.cat(found, dim=1)
 
     def _neighbours(self) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
         """Candidates of text, and those that go on where each of them ends."""
-        places = self._allowed.cpu()
-        first, tokens = self.archive.spans(places)
-        is_text = self.archive.frames()[places] == NO_FRAME
+        first, tokens = self.archive.spans(self.places)
+        is_text = self.archive.frames()[self.places] == NO_FRAME
         ordered, order = first.sort()
         at = torch.searchsorted(ordered, first + tokens).clamp(max=max(0, len(order) - 1))
         after = order[at]
         joined = (first[after] == first + tokens) & is_text & is_text[after]
-        return torch.nonzero(joined)[:, 0].to(self._allowed.device), after[joined].to(self._allowed.device)
+        device = self._votes.device
+        return torch.nonzero(joined)[:, 0].to(device), after[joined].to(device)

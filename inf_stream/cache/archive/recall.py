@@ -1,10 +1,10 @@
 """Blocks of the archive that take part in an answer: each layer chooses its own while the question is read.
 
-Choosing. A layer scores every block by how well its mean key answers what is particular to the question
-(`inf_stream.cache.archive.usual`): the question's mean query, as ReKV (arXiv 2503.00540) takes it, less the usual one.
-The scores are standardised and added to those of the layers below, so no layer's choice is its own alone, and no extra
-pass over the question is needed. Only the lower third of the layers has a vote, and the others take what that chose, so
-that most layers recall the same moments (`all-vote` in `demos/bench/recall.py` is the other way).
+Choosing. The lower third of the layers votes (`inf_stream.cache.archive.ballots`), and the others take what that chose,
+so that most layers recall the same moments (`all-vote` in `demos/bench/recall.py` is the other way). Frames are told
+apart by their mean keys, of which an hour has few. Pieces of text are not, so each token of the question attends to
+each of theirs (`inf_stream.cache.archive.attended`); half of what is recalled may be text, half frames, and more of
+either where there is less of the other.
 
 Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
 leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
@@ -22,7 +22,12 @@ from torch import Tensor
 from inf_stream.base.layout import CacheLayout
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive.archive import Archive
+from inf_stream.cache.archive.attended import AttentionBallot
+from inf_stream.cache.archive.ballots import Ballot, MeansBallot
 from inf_stream.cache.archive.recalled import Recalled
+
+MOST_TEXT = 512
+"""Pieces of text that a layer attends to, so that a question takes as long after days of talk as after an hour."""
 
 
 def _voters(layout: CacheLayout) -> tuple[int, ...]:
@@ -31,30 +36,44 @@ def _voters(layout: CacheLayout) -> tuple[int, ...]:
     return tuple(seeing[: -(-len(seeing) // 3)])
 
 
+def _ballots(archive: Archive, places: Int[Tensor, "candidates"], blocks: int) -> list[Ballot]:
+    """Who competes with whom for so many seats, by `ArchiveSizes.choose_by`."""
+    if not blocks:
+        return []
+    if archive.sizes.choose_by == "means":
+        return [MeansBallot(archive, places, blocks)]
+    if archive.sizes.choose_by == "attention":
+        return [AttentionBallot(archive, places, blocks)]
+    is_text = archive.frames()[places] == NO_FRAME
+    text, frames = places[is_text], places[~is_text]
+    of_frames = min(len(frames), blocks - min(len(text), blocks // 2))
+    ballots: list[Ballot] = []
+    if of_frames:
+        ballots.append(MeansBallot(archive, frames, of_frames))
+    if blocks > of_frames:
+        ballots.append(AttentionBallot(archive, text, blocks - of_frames, MOST_TEXT))
+    return ballots
+
+
 class Recall(Recalled):
     """What is recalled for one answer."""
 
     def __init__(self, archive: Archive, start: int, between_ns: tuple[int, int] | None):
         self.archive = archive
-        device = archive.layout.device
-        allowed = archive.candidates(between_ns)
+        allowed = torch.nonzero(archive.candidates(between_ns))[:, 0]
         self._voters = _voters(archive.layout)
-        self.blocks = min(archive.recall_blocks, int(allowed.sum())) if self._voters else 0
+        self.blocks = min(archive.recall_blocks, len(allowed)) if self._voters else 0
         super().__init__(start, self.blocks * archive.block_tokens, {})
-        self._allowed = torch.nonzero(allowed)[:, 0].to(device)
-        self._numbers = archive.numbers(torch.nonzero(allowed)[:, 0])
-        self._stale = torch.zeros(len(self._allowed), dtype=torch.bool, device=device)
-        self._votes = torch.zeros(len(self._allowed), device=device)
+        self.ballots = _ballots(archive, allowed, self.blocks)
         self._chosen: dict[int, Tensor] = {}
-        self._received = torch.zeros(len(allowed))
         # Blocks that come meanwhile may take the places of the oldest.
         self._times_ns, self._frames = archive.times_ns().clone(), archive.frames().clone()
+        self._received = torch.zeros(len(self._frames))
 
     def begin_choice(self) -> None:
         """More of the question follows: the layers choose afresh."""
-        self._votes.zero_()
-        # While a long question is read, new blocks may take the places of the oldest.
-        self._stale = (self.archive.numbers(self._allowed.cpu()) != self._numbers).to(self._stale.device)
+        for ballot in self.ballots:
+            ballot.begin()
 
     def choose(self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float) -> None:
         """Let a layer choose by what it heard of the question, in rising order of layers.
@@ -64,21 +83,13 @@ class Recall(Recalled):
         if layer > self._voters[-1]:
             self._chosen[layer], self._hidden[layer] = self._chosen[self._voters[-1]], self._hidden[self._voters[-1]]
             return
-        scores = self._scores(layer, queries, scaling)
-        self._votes += (scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-12)
-        best = self._allowed[self._votes.masked_fill(self._stale, -torch.inf).topk(self.blocks).indices].cpu()
+        for ballot in self.ballots:
+            ballot.vote(layer, queries, scaling)
+        best = torch.cat([ballot.elected() for ballot in self.ballots])
         self._chosen[layer] = chosen = self.archive.in_time_order(best)
-        gone = torch.isin(chosen, self._allowed[self._stale].cpu()).repeat_interleave(self.archive.block_tokens)
-        filled = self.archive.filled(chosen) & ~gone
+        gone = torch.isin(chosen, torch.cat([ballot.gone for ballot in self.ballots]))
+        filled = self.archive.filled(chosen) & ~gone.repeat_interleave(self.archive.block_tokens)
         self._hidden[layer] = None if bool(filled.all()) else ~filled
-
-    def _scores(
-        self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float
-    ) -> Float[Tensor, "candidates"]:
-        """How well the mean key of every candidate answers what is particular to the question."""
-        index, layout = self.archive.index_of(layer), self.archive.layout
-        asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
-        return (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()[self._allowed]
 
     def chosen(self, layer: int) -> Int[Tensor, "blocks"]:
         """Places of what the layer chose, in time order."""

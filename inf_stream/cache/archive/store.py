@@ -120,8 +120,9 @@ class BlockStore:
         codes, scales = self._gather(layer, numbers, which)
         layout = self._layout
         codes, scales = codes.to(layout.device, non_blocking=True), scales.to(layout.device, non_blocking=True)
-        both = codes.to(layout.dtype) * scales.to(layout.dtype).unsqueeze(-2)
-        return both.permute(1, 2, 0, 3, 4).flatten(2, 3)
+        # Put side by side while they are converted: one copy less.
+        across = codes.permute(1, 2, 0, 3, 4).to(layout.dtype, memory_format=torch.contiguous_format)
+        return across.mul_(scales.to(layout.dtype).permute(1, 2, 0, 3).unsqueeze(-2)).flatten(2, 3)
 
     def _gather(self, layer: int, numbers: Tensor, which: slice) -> tuple[Tensor, Tensor]:
         places = numbers % self.host_blocks
