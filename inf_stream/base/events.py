@@ -48,7 +48,8 @@ class Question:
     """Something to answer. `max_tokens` of None takes the session's setting.
 
     An `aside` is answered out of what is remembered, and is itself not remembered: neither it nor its answer leaves a
-    trace in the cache.
+    trace in the cache. What it `expect`s is how an answer begins, small or capital, that says the question names
+    something that is there now; later questions can then name it, even if this one is an aside.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Question:
     at_ns: int
     max_tokens: int | None = None
     aside: bool = False
+    expect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from inf_stream.cache.archive.usual import USUAL_QUESTIONS
 from inf_stream.cache.evidence import EvidenceMeter
 from inf_stream.cache.stream_cache import StreamCache
 from inf_stream.engine.assemble import Assembler, AssemblerState, Turn
-from inf_stream.engine.moments import read_span, warn_of_moment
+from inf_stream.engine.moments import warn_of_moment
+from inf_stream.engine.named import MOST_TEXTS, NamedMoments
 from inf_stream.engine.pixels import fit_pixels
 from inf_stream.engine.protocol import AnswerStep
 from inf_stream.engine.reading import ChunkReader, Reading
@@ -78,6 +79,7 @@ class Engine:
         self.model, self.cache, self.stopwatch, self._answers = model, cache, stopwatch, answers
         self._assembler = Assembler(model, time_format)
         self._reader = ChunkReader(model, cache, stopwatch)
+        self._named = NamedMoments(0 if cache.archive is None else MOST_TEXTS)
         self._open: _OpenAnswer | None = None
         self._evidence: tuple[Evidence, ...] = ()
         self._counts = _Counts()
@@ -141,13 +143,15 @@ class Engine:
         chunk = self._assembler.text(text, at_ns)
         self._reader.read(chunk)
         self._assembler.accept(chunk, Turn.USER_TEXT)
+        self._named.note(text, self.now_ns, self.now_ns)
 
     # ---- answers -----------------------------------------------------------------------------------
 
     def begin_answer(self, question: Question) -> str | None:
         """Read the question's prompt into the cache; of an aside, only until `end_answer`.
 
-        What the archive gives back for it takes part until then, too. Returns a warning if the question is about a time
+        What the archive gives back for it takes part until then, too, of the time that it names, if it does
+        (`NamedMoments.read_span`). Returns a warning if the question is about a time
         that a stream of frames does not have.
 
         Raises:
@@ -166,7 +170,7 @@ class Engine:
             self.cache.set_mark()
         try:
             if self.cache.archive is not None:
-                self.cache.open_recall(read_span(question.text, self._assembler.now_ns))
+                self.cache.open_recall(self._named.read_span(question.text, self.now_ns))
             hidden = self._read_question(chunk)
             self.cache.end_choice(learn=not question.aside)
         except BaseException:
@@ -243,6 +247,7 @@ class Engine:
         answer = self._require_answer()
         self._evidence = () if self._reader.meter is None else self._reader.meter.most()
         self._reader.meter = None
+        self._named.hear(answer.question, answer.text.given, answer.asked_in.now_ns, self.now_ns)
         if answer.question.aside:
             self._open = None
             self.cache.close_recall()
@@ -311,8 +316,9 @@ class Engine:
         """
         self._require_no_answer()
         counts = {name: getattr(self._counts, name) for name in ("frames", "answers", "asides", "frame_tokens")}
+        parts = {"cache": self.cache.state(), "assembler": self._assembler.state(), "named": self._named.state()}
         return State.of(
-            {"cache": self.cache.state(), "assembler": self._assembler.state(), "counts": State(facts=counts)},
+            parts | {"counts": State(facts=counts)},
             weights=self.model.fingerprint(),
             policy=self._policy_facts(),
             sizes=self._size_facts(),
@@ -346,6 +352,8 @@ class Engine:
             self._counts.frame_tokens = counts.count("frame_tokens")
         self.cache.restore(state.part("cache"))
         self._assembler.restore(state.part("assembler"))
+        if "named" in state.facts:  # files of 0.1.0 have none
+            self._named.restore(state.part("named"))
 
     def _policy_facts(self) -> dict[str, Any]:
         policy = self.cache.policy

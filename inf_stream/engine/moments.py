@@ -44,6 +44,16 @@ def read_span(text: str, now_ns: int) -> tuple[int, int] | None:
     return (nanoseconds(from_s), nanoseconds(to_s)) if from_s <= to_s else None
 
 
+def names_time(text: str, now_ns: int) -> bool:
+    """Whether a question names a time as `read_span` understands it, be it one that is to come."""
+    return _read_span_s(text, now_ns / 1e9) is not None
+
+
+def read_clocks_ns(text: str) -> list[int]:
+    """The clock times in a text, in ns of stream time."""
+    return [nanoseconds(_clock_s(match.groups())) for match in _MOMENT.finditer(text)]
+
+
 def warn_of_moment(text: str, now_ns: int) -> str | None:
     """What to tell who asks about a time that the stream, at `now_ns`, does not have; None if there is nothing."""
     found, now = _read_span_s(text, now_ns / 1e9), format_clock(now_ns)

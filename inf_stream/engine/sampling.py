@@ -51,11 +51,15 @@ class TextAssembler:
 
     A character of several bytes may take several tokens; a tokenizer may also join a token to the one before. So
     the text of the tokens since the last complete place is decoded anew each time, a few tokens at most.
+
+    Attributes:
+        given: all that was given out.
     """
 
     _LONGEST = 16
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.given = ""
         self._tokenizer = tokenizer
         self._context: list[int] = []
         self._pending: list[int] = []
@@ -74,6 +78,7 @@ class TextAssembler:
 
     def _give(self, text: str) -> str:
         self._context, self._pending = self._pending, []
+        self.given += text
         return text
 
     def _new_text(self) -> str:

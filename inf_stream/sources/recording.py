@@ -129,9 +129,10 @@ def _parsed(line: bytes) -> dict[str, Any]:
 def _question(values: dict[str, Any]) -> Question:
     match values:
         case {"id": str(name), "text": str(text), "at_ns": at_ns, "max_tokens": limit, **rest}:
-            aside = rest.pop("aside", False)
-            if _is_count(at_ns) and (limit is None or _is_count(limit)) and type(aside) is bool and not rest:
-                return Question(name, text, at_ns, limit, aside)
+            aside, expect = rest.pop("aside", False), rest.pop("expect", None)
+            is_sound = _is_count(at_ns) and (limit is None or _is_count(limit)) and not rest
+            if is_sound and type(aside) is bool and (expect is None or type(expect) is str):
+                return Question(name, text, at_ns, limit, aside, expect)
     raise _DamageError("not a step")
 
 

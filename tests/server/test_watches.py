@@ -163,6 +163,11 @@ class SaysYesFrom(ListEngine):
     def __init__(self, frames: int):
         super().__init__(frames_per_step=1)
         self.frames = frames
+        self.asked: list[Question] = []
+
+    def begin_answer(self, question: Question) -> str | None:
+        self.asked.append(question)
+        return super().begin_answer(question)
 
     def step_answer(self) -> AnswerStep:
         assert self.said is not None
@@ -173,9 +178,11 @@ class SaysYesFrom(ListEngine):
 
 
 def test_a_client_is_told_unasked_and_in_the_words_of_its_protocol() -> None:
+    engine = SaysYesFrom(3)
+
     class Maker(ListMaker):
         def make(self, options: Any) -> Any:
-            return SaysYesFrom(3)
+            return engine
 
     async def main() -> None:
         async with serving(Maker(), watch_interval_s=0.1) as server, connected(server) as connection:
@@ -198,3 +205,7 @@ def test_a_client_is_told_unasked_and_in_the_words_of_its_protocol() -> None:
         assert alerts[0].output[0].content[0].text == "Yes"
 
     run_clean(main())
+    watched = [question for question in engine.asked if question.aside]
+    assert watched
+    assert {question.expect for question in watched} == {"yes"}, "the engine is told what names a moment"
+    assert [question.expect for question in engine.asked if not question.aside] == [None]

@@ -261,7 +261,9 @@ class Channel:
 
     def _ask_watches(self, at_ns: int) -> None:
         for watch in self.watchman.due(at_ns):
-            question = self.session.new_question(watch.question, max_tokens=watch.max_tokens, aside=True)
+            question = self.session.new_question(
+                watch.question, max_tokens=watch.max_tokens, aside=True, expect=watch.expect
+            )
             self.watchman.asked(watch, question.id, at_ns)
             self.session.ask(question, in_order=False, patient=True)
 

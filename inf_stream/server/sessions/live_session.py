@@ -167,10 +167,12 @@ class LiveSession:
         self.has_begun = True
         await self._loop.put(TextArrived(text, at_ns))
 
-    def new_question(self, text: str, *, max_tokens: int | None = None, aside: bool = False) -> Question:
+    def new_question(
+        self, text: str, *, max_tokens: int | None = None, aside: bool = False, expect: str | None = None
+    ) -> Question:
         """A question for `ask`, with an id of its own."""
         self._next_question += 1
-        return Question(f"{self.id}-{self._next_question}", text, self.stamp(None), max_tokens, aside)
+        return Question(f"{self.id}-{self._next_question}", text, self.stamp(None), max_tokens, aside, expect)
 
     def ask(self, question: Question, *, in_order: bool, patient: bool = False) -> None:
         """Queue a question; if there are too many, its `AnswerFinished` says so.
