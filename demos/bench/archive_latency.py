@@ -36,6 +36,8 @@ from inf_stream.models.weights.loaded import LoadedWeights
 
 S = 1_000_000_000
 AT_ONCE = 32
+MEASURED_FRAMES = 120
+STEADY_EVICTIONS = 10
 TEXT_EVERY = 30
 """Blocks from one of text to the next."""
 
@@ -125,13 +127,15 @@ def frames(weights: LoadedWeights, args: argparse.Namespace) -> float:
         for archive in archives
     ]
     took: list[list[float]] = [[], []]
-    steady = args.budget // 16 + 40
-    for number in range(steady + 160):
+    number = 0
+    while len(took[0]) < MEASURED_FRAMES:
         for engine, times in zip(engines, took, strict=True):
+            is_steady = engine.cache.evictions > STEADY_EVICTIONS
             began = time.thread_time()
             engine.ingest_frames([picture(number)])
-            if number >= steady:
+            if is_steady:
                 times.append(time.thread_time() - began)
+        number += 1
     return sum(took[0]) / sum(took[1])
 
 

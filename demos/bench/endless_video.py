@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clock_clip import make
 from common import report
-from random_model import SHAPES
+from random_model import smolvlm
 from steadiness import Sample, draw, judge
 
 QUESTIONS = ("What does the clock in the corner show?", "What is happening now?", "What happened a minute ago?")
@@ -35,7 +35,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, Path, str]:
     folder = args.work / "smolvlm-135m"
     if not (folder / "config.json").exists():
         folder.mkdir(exist_ok=True)
-        SHAPES["smolvlm-135m"](folder)
+        smolvlm(folder, larger={})
     return clip, questions, str(folder)
 
 

@@ -4,6 +4,7 @@
 
 `smolvlm-135m`: the real SmolLM2-135M-Instruct behind a small random vision tower (64 tokens a frame), so that its
 language is real and its sight is noise.
+`smolvlm-500m`: the shape of SmolVLM2-500M-Video-Instruct's language model behind the same tower; all of it is noise.
 """
 
 import argparse
@@ -27,14 +28,24 @@ VISION = {
 PROCESSOR = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "size": {"longest_edge": 256}}
 
 
-def smolvlm_135m(folder: Path) -> None:
-    """Write the folder as `save_pretrained` does, with the processor's settings."""
+LARGER = {
+    "hidden_size": 960,
+    "intermediate_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 15,
+    "num_key_value_heads": 5,
+}
+"""Where the language model of SmolVLM2-500M-Video-Instruct differs from that of 135 million weights."""
+
+
+def smolvlm(folder: Path, larger: dict[str, int]) -> None:
+    """Write the folder as `save_pretrained` does, with the processor's settings; weights of `larger` shapes are random."""
     torch.manual_seed(0)
     text = load_pretrained("smollm2-135m", torch.device("cpu"), torch.bfloat16)
     text.tokenizer.add_special_tokens({"additional_special_tokens": IMAGE_TOKENS})
     text.model.resize_token_embeddings(len(text.tokenizer))
     config = SmolVLMConfig(
-        text_config=text.config.to_dict() | {"vocab_size": len(text.tokenizer)},
+        text_config=text.config.to_dict() | larger | {"vocab_size": len(text.tokenizer)},
         vision_config=VISION,
         scale_factor=1,
         image_token_id=text.tokenizer.convert_tokens_to_ids("<image>"),
@@ -42,7 +53,8 @@ def smolvlm_135m(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     model = SmolVLMForConditionalGeneration(config).to(torch.bfloat16)
-    model.model.text_model.load_state_dict(text.model.model.state_dict())
+    if not larger:
+        model.model.text_model.load_state_dict(text.model.model.state_dict())
     model.tie_weights()
     model.generation_config.eos_token_id = text.config.eos_token_id
     model.save_pretrained(folder)
@@ -50,7 +62,7 @@ def smolvlm_135m(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
 
 
-SHAPES = {"smolvlm-135m": smolvlm_135m}
+SHAPES: dict[str, dict[str, int]] = {"smolvlm-135m": {}, "smolvlm-500m": LARGER}
 
 
 def main() -> None:
@@ -59,7 +71,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    SHAPES[args.shape](args.folder)
+    smolvlm(args.folder, SHAPES[args.shape])
     print(f"{args.folder}: {sum(f.stat().st_size for f in args.folder.iterdir()) / 2**20:.0f} MiB")
 
 
