@@ -39,7 +39,7 @@ LARGER = {
 
 
 def smolvlm(folder: Path, larger: dict[str, int]) -> None:
-    """Write the folder as `save_pretrained` does, with the processor's settings; weights of `larger` shapes are random."""
+    """Write the folder as `save_pretrained` does, with the processor; weights of `larger` shapes are random."""
     torch.manual_seed(0)
     text = load_pretrained("smollm2-135m", torch.device("cpu"), torch.bfloat16)
     text.tokenizer.add_special_tokens({"additional_special_tokens": IMAGE_TOKENS})
