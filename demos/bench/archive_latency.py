@@ -29,7 +29,7 @@ from inf_stream.base.config import settings_from_mapping
 from inf_stream.base.events import Frame, Question
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive import Archive
-from inf_stream.cache.archive.blocks import Block
+from inf_stream.cache.archive.blocks import TEXT_TOKENS, Block
 from inf_stream.engine.build import build_engine, load_weights
 from inf_stream.engine.engine import Engine
 from inf_stream.models.weights.loaded import LoadedWeights
@@ -39,7 +39,7 @@ AT_ONCE = 32
 MEASURED_FRAMES = 120
 STEADY_EVICTIONS = 10
 TEXT_EVERY = 30
-"""Blocks from one of text to the next."""
+"""Seconds from one block of text to the next."""
 
 
 def picture(number: int) -> Frame:
@@ -49,9 +49,11 @@ def picture(number: int) -> Frame:
     return Frame(squares.repeat(32, 0).repeat(32, 1), number * S, number)
 
 
-def fill(archive: Archive, blocks: int, tokens: int, console: Console) -> None:
-    """Random blocks, one a second."""
+def fill(archive: Archive, seconds: int, tokens: int, console: Console) -> None:
+    """Random blocks, a second's worth of them after the other; a frame of many tokens has several."""
     layout = archive.layout
+    pieces = -(-tokens // TEXT_TOKENS)
+    tokens, blocks = -(-tokens // pieces), seconds * pieces
     archive._store = store = archive._allocate(tokens)
     random = torch.Generator().manual_seed(0)
     for begin in track(range(0, blocks, AT_ONCE), f"{blocks} blocks", console=console):
@@ -60,7 +62,8 @@ def fill(archive: Archive, blocks: int, tokens: int, console: Console) -> None:
         keys, values = (torch.randn(size, generator=random) for _ in range(2))
         store.write(keys, values)
         for number in range(begin, begin + count):
-            at_ns, frame = number * S, NO_FRAME if number % TEXT_EVERY == 0 else number
+            at_ns = number // pieces * S
+            frame = NO_FRAME if number % (TEXT_EVERY * pieces) == 0 else number // pieces
             block = Block(number * tokens, tokens, at_ns, at_ns, frame)
             archive._enter(number, block, keys[number - begin].mean(2).flatten(1))
 

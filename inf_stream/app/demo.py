@@ -37,7 +37,7 @@ CLIP_QUESTIONS = tuple(
         (50, "What do you see?"),
         (50, "Is there grass now?"),
         (50, "When did grass appear?"),
-        (59, "When did a horse appear?"),
+        (59, "When did a car appear?"),
         (59, "What was shown at 00:30?"),
         (59, "What was shown at 00:05?"),
     )

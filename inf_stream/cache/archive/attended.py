@@ -69,13 +69,14 @@ class AttentionBallot(Ballot):
         for start in range(0, len(places), piece):
             some = places[start : start + piece]
             logits = (folded @ self.archive.keys(layer, some).transpose(1, 2)).float().flatten(0, 1)
-            filled = self.archive.filled(some)
-            if not bool(filled.all()):
-                logits.masked_fill_(~filled.to(logits.device), -torch.inf)
-            largest = logits.amax(-1, keepdim=True)
-            by_token = logits.sub_(largest).exp_().view(-1, len(some), block)
+            # Adding is several times faster than filling, and a softmax than its parts.
+            logits += (
+                torch.zeros(logits.shape[1]).masked_fill_(~self.archive.filled(some), -torch.inf).to(logits.device)
+            )
+            whole = logits.logsumexp(-1) if len(some) < len(places) else torch.zeros(len(logits), device=logits.device)
+            by_token = logits.softmax(-1).view(-1, len(some), block)
             parts = by_token[..., : (block + 1) // 2], by_token[..., (block + 1) // 2 :]
-            found.append(torch.stack([part.sum(-1) for part in parts], dim=-1).log_() + largest[..., None])
+            found.append(torch.stack([part.sum(-1) for part in parts], dim=-1).log_() + whole[:, None, None])
         return torch.cat(found, dim=1)
 
     def _neighbours(self) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
