@@ -7,11 +7,28 @@ No figure there is typed by hand; the last line of each file counts, and of `loa
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from common import ago
+
+RETRIEVAL = {
+    "lines_2048": "a line of 800 in a record",
+    "needles": "a fact in 24,000 tokens of a book",
+    "turns": "facts of a book, asked turn by turn",
+}
+KNOWN = {
+    "full": "everything kept",
+    "inf-mllm+recall": "**`inf-mllm` with recall**",
+    "streaming-llm+rekv": "`streaming-llm` with recall as ReKV chooses",
+    "inf-mllm": "`inf-mllm` alone",
+    "streaming-llm": "`streaming-llm` alone",
+    "h2o": "`h2o` alone",
+    "tova": "`tova` alone",
+}
+BUDGETS = (512, 2048)
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -51,37 +68,52 @@ def endless_rows() -> list[str]:
     ]
 
 
+def parts(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What was measured of a bench of quality, and what was found."""
+    lines = map(json.loads, (HERE / "results" / "quality" / f"{name}.jsonl").read_text().splitlines())
+    return [(entry["part"], entry["result"]) for entry in lines if "part" in entry]
+
+
+def known_rows() -> list[str]:
+    """One row a column, one column a bench of retrieval: right answers in percent."""
+    found: dict[str, dict[str, float]] = {column: {} for column in KNOWN}
+    for name in RETRIEVAL:
+        for column in KNOWN:
+            replies = [r for p, result in parts(name) if p["column"] == column for r in result["replies"]]
+            if replies:
+                found[column][name] = 100 * _mean(replies, "right")
+    rows = [f"| % right | {' | '.join(RETRIEVAL.values())} |", "|---|" + "---|" * len(RETRIEVAL)]
+    for column, title in KNOWN.items():
+        cells = [f"{found[column][name]:.0f}" if name in found[column] else "" for name in RETRIEVAL]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
+
+
 def perplexity_rows() -> list[str]:
-    """One row a policy, one column a text."""
-    lines = [json.loads(line) for line in (HERE / "results" / "perplexity.jsonl").read_text().splitlines()]
-    texts = list(dict.fromkeys(line["text"] for line in lines))
-    found = {(line["text"], r["policy"]): r for line in lines for r in line["results"]}
-    policies = list(dict.fromkeys(policy for _, policy in found))
-    longest = max(r["tokens"] for r in found.values())
+    """One row a policy, one column a text, two budgets in a cell."""
+    found = {(p["text"], p["budget"], p["policy"]): r["loss"] for p, r in parts("perplexity") if p["chunk"] == 256}
+    texts = list(dict.fromkeys(text for text, _, _ in found))
+    policies = list(dict.fromkeys(policy for _, _, policy in found if policy != "full"))
     rows = [f"| policy | {' | '.join(texts)} |", "|---|" + "---|" * len(texts)]
     for policy in policies:
-        cells = [_cell(found.get((text, policy)), longest) for text in texts]
+        cells = [", ".join(f"{math.exp(found[text, budget, policy]):.2f}" for budget in BUDGETS) for text in texts]
         rows.append(f"| `{policy}` | {' | '.join(cells)} |")
     return rows
 
 
-def _cell(result: dict[str, Any] | None, longest: int) -> str:
-    if result is None:
-        return ""
-    part = "" if result["tokens"] == longest else f" (first {result['tokens']:,})"
-    return f"{result['perplexity']:.2f}{part}"
-
-
 def block() -> str:
-    """Memory, times and perplexity."""
-    ppl = latest("perplexity")
-    tokens = max(r["tokens"] for r in ppl["results"])
+    """Memory and times, what is still known, and perplexity."""
+    budgets = " and ".join(f"{budget:,}" for budget in BUDGETS)
     return "\n".join(
         [
             *endless_rows(),
-            f"Perplexity over {tokens:,} tokens at a budget of {ppl['budget']}, SmolLM2-135M "
-            "(`demos/bench/quality/perplexity.py`). With this small model it hardly rewards relevance: sinks and "
-            "recent tokens alone stay a little ahead.",
+            "What is still known of a stream far longer than the cache, 2,048 tokens live, 512 recalled, by "
+            "Qwen2.5-Coder-0.5B-Instruct; the questions are asked just after the fact and long after it "
+            "([more](demos/bench/quality/README.md)):",
+            "",
+            *known_rows(),
+            "",
+            f"Perplexity over 20,000 tokens at budgets of {budgets}, SmolLM2-135M:",
             "",
             *perplexity_rows(),
         ]

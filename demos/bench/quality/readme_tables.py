@@ -42,18 +42,35 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def perplexity_table() -> str:
+def _readings(chunk: int) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """What came of each text, budget and policy in chunks of so many tokens."""
+    return {(p["text"], p["budget"], p["policy"]): r for p, r in parts("perplexity") if p["chunk"] == chunk}
+
+
+def perplexity_table(chunk: int) -> str:
     """One row a policy and budget, one column a text; against `inf-mllm` on the same thousands of tokens."""
-    found = {(p["text"], p["budget"], p["policy"]): r for p, r in parts("perplexity")}
+    found = _readings(chunk)
     texts = list(dict.fromkeys(text for text, _, _ in found))
     rows = []
-    for budget, policy in dict.fromkeys((budget, policy) for _, budget, policy in found):
+    for budget, policy in sorted(dict.fromkeys((budget, policy) for _, budget, policy in found), key=lambda r: r[0]):
         row = [f"`{policy}`", "all, " + f"{budget:,} tokens" if policy == "full" else str(budget)]
         for text in texts:
             r, ours = found.get((text, budget, policy)), found.get((text, budget, "inf-mllm"))
             row.append("" if r is None else f"{math.exp(r['loss']):.2f}{_gap(r, ours)}")
         rows.append(row)
     return table(["policy", "budget", *texts], rows)
+
+
+def long_table() -> str:
+    """Perplexity of each tenth of the longest reading."""
+    part, result = parts("perplexity_long")[-1]
+    pieces = result["pieces"]
+    tenths = [pieces[n * len(pieces) // 10 : (n + 1) * len(pieces) // 10] for n in range(10)]
+    row = [f"`{part['policy']}`, {part['budget']}", f"{result['tokens']:,}"]
+    return table(
+        ["policy, budget", "tokens", *(f"{n}." for n in range(1, 11))],
+        [[*row, *(f"{math.exp(sum(tenth) / len(tenth)):.2f}" for tenth in tenths)]],
+    )
 
 
 def _gap(result: dict[str, Any], ours: dict[str, Any] | None) -> str:
@@ -64,15 +81,17 @@ def _gap(result: dict[str, Any], ours: dict[str, Any] | None) -> str:
 
 
 def trained_table() -> str:
-    """Perplexity inside the trained context, where `full` is the reference."""
-    found = {(p["text"], p["budget"], p["policy"]): r for p, r in parts("perplexity")}
+    """Perplexity inside the trained context above that of keeping all of it, which is the reference."""
+    found = _readings(256)
+    texts = list(dict.fromkeys(text for text, _, _ in found))
+    full = {text: r["loss_trained"] for (text, _, policy), r in found.items() if policy == "full"}
+    compared = dict.fromkeys((b, p) for _, b, p in found if p in ("inf-mllm", "streaming-llm", "h2o", "tova"))
     rows = []
-    for (text, budget, policy), r in found.items():
-        full = next((x for (t, _, p), x in found.items() if t == text and p == "full"), None)
-        if full is not None and policy in ("inf-mllm", "streaming-llm", "h2o"):
-            above = 100 * math.expm1(r["loss_trained"] - full["loss_trained"])
-            rows.append([text, f"`{policy}`", str(budget), f"{math.exp(r['loss_trained']):.2f}", f"{above:+.1f} %"])
-    return table(["text", "policy", "budget", "perplexity", "above `full`"], rows)
+    for budget, policy in sorted(compared, key=lambda r: r[0]):
+        losses = [(text, found[text, budget, policy]["loss_trained"]) for text in texts]
+        above = [f"{100 * math.expm1(loss - full[text]):+.1f} %" for text, loss in losses]
+        rows.append([f"`{policy}`", str(budget), *above])
+    return table(["above `full`", "budget", *texts], rows)
 
 
 def retrieval_table(name: str, key: str) -> str:
@@ -129,16 +148,27 @@ def _there(s: dict[str, Any], age: str) -> str:
     return f"{100 * s['kept_by_age'][age]:.0f} %" + ("" if recalled is None else f", {100 * recalled:.0f} %")
 
 
+def saddles_table(name: str, key: str, title: str) -> str:
+    """Shares of attention in percent, one column a kind or an age."""
+    shares = entries(name)[-1][key]
+    return table([title, *map(str, shares)], [["% of the attention", *(f"{100 * v:.1f}" for v in shares.values())]])
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "perplexity": perplexity_table,
+    "perplexity": lambda: perplexity_table(256),
+    "long": long_table,
     "trained": trained_table,
     "lines": lambda: retrieval_table("lines", "age"),
     "lines_own_blocks": lambda: retrieval_table("lines_own_blocks", "age"),
+    "lines_2048": lambda: retrieval_table("lines_2048", "age"),
+    "needles": lambda: retrieval_table("needles", "age"),
     "turns": lambda: retrieval_table("turns", "turn"),
     "choice": choice_table,
     "video_quiet": lambda: video_table("quiet"),
     "video_dense": lambda: video_table("dense"),
     "ablations": lambda: summary_table("ablations"),
+    "saddles_kind": lambda: saddles_table("saddles", "by_kind", "kind of token"),
+    "saddles_age": lambda: saddles_table("saddles", "by_age", "rounds of 64 tokens ago, from"),
 }
 
 
