@@ -154,6 +154,18 @@ def saddles_table(name: str, key: str, title: str) -> str:
     return table([title, *map(str, shares)], [["% of the attention", *(f"{100 * v:.1f}" for v in shares.values())]])
 
 
+def saddles_video_table(key: str, title: str) -> str:
+    """Shares of attention in percent: of the frames' own queries, and of each question's."""
+    last = entries("saddles_video")[-1]
+    asked = {"frames": last[key]} | {question: found[key] for question, found in last["questions"].items()}
+    names = list(dict.fromkeys(name for shares in asked.values() for name in shares))
+    rows = [
+        [who, *(f"{100 * shares[name]:.1f}" if name in shares else "" for name in names)]
+        for who, shares in asked.items()
+    ]
+    return table([title, *names], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "perplexity": lambda: perplexity_table(256),
     "long": long_table,
@@ -168,6 +180,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "video_dense": lambda: video_table("dense"),
     "ablations": lambda: summary_table("ablations"),
     "saddles_kind": lambda: saddles_table("saddles", "by_kind", "kind of token"),
+    "saddles_video": lambda: saddles_video_table("by_kind", "% of the attention of"),
+    "saddles_video_age": lambda: saddles_video_table("by_age", "% of the attention of"),
     "saddles_age": lambda: saddles_table("saddles", "by_age", "rounds of 64 tokens ago, from"),
 }
 
