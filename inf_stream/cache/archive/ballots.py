@@ -59,11 +59,13 @@ class Ballot:
         That is the question's mean query, as ReKV (arXiv 2503.00540) takes it, less the usual one
         (`inf_stream.cache.archive.usual`).
         """
-        layout = self.archive.layout
-        index = self.archive.index_of(layer)[: int(self.places[-1]) + 1]
+        layout, index = self.archive.layout, self.archive.index_of(layer)
         asked = self.archive.usual.particular(layer).view(layout.kv_heads, -1, layout.head_dim).mean(1)
-        scores = (index @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()
-        return scores if len(scores) == len(self.places) else scores[self.places.to(scores.device)]
+        rows, last = self.places.to(index.device), int(self.places[-1]) + 1
+        # Few of them are taken out of the index first; of many, all are scored.
+        is_few = 2 * len(rows) < last
+        scores = (index[rows if is_few else slice(last)] @ asked.flatten().to(index.dtype)[:, None])[:, 0].float()
+        return scores if is_few or len(rows) == last else scores[rows]
 
 
 class MeansBallot(Ballot):
