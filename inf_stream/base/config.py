@@ -92,7 +92,7 @@ class ArchiveSettings:
         "auto",
         "what a question finds blocks by; means: its mean query and their mean keys; attention: that of each of its "
         "tokens to every archived key, which tells pieces of text apart and takes longer the larger the archive is; "
-        "auto: text by attention, up to 512 pieces of it, and frames by means",
+        "auto: text by attention, up to 256 pieces of it, and frames by means",
         choices=("auto", "means", "attention"),
     )
     merge_above: float = setting(

@@ -26,7 +26,7 @@ from inf_stream.cache.archive.attended import AttentionBallot
 from inf_stream.cache.archive.ballots import Ballot, MeansBallot
 from inf_stream.cache.archive.recalled import Recalled
 
-MOST_TEXT = 128
+MOST_TEXT = 256
 """Pieces of text that a layer attends to, so that a question takes as long after days of talk as after an hour."""
 
 
