@@ -98,7 +98,8 @@ class NamedMoments:
         return (max(from_ns, 0), min(to_ns, now_ns)) if is_known else None
 
     def _mentions(self, words: frozenset[str]) -> list[tuple[int, int]]:
-        return [span for known, span in self._spans.items() if all(f" {word} " in f" {known} " for word in words)]
+        sought, padded = [f" {word} " for word in words], ((f" {known} ", span) for known, span in self._spans.items())
+        return [span for known, span in padded if all(word in known for word in sought)]
 
     # ---- kept on disk ------------------------------------------------------------------------------
 

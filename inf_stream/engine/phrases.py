@@ -7,6 +7,10 @@ names nothing.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+
+MOST_EVENTS = 8
+"""That one question names; each is looked for in all that is known."""
 
 _SIDES = "before|until|till|after|since|when|while|during"
 _FLAGS = re.IGNORECASE
@@ -72,11 +76,12 @@ class NamedEvent:
 
 
 def read_events(text: str) -> list[NamedEvent]:
-    """The events that a question names; none if it asks several things, or about the present."""
+    """The events that a question names; none if it asks several things, about the present, or names too many."""
     if is_about_now(text) or _EITHER.search(text) or text.count("?") > 1:
         return []
-    named = [found for sentence in sentences(text) if (found := list(_events_of(sentence)))]
-    return named[0] if len(named) == 1 else []
+    few = MOST_EVENTS + 1
+    named = [found for sentence in sentences(text) if (found := list(islice(_events_of(sentence), few)))]
+    return named[0] if len(named) == 1 and len(named[0]) < few else []
 
 
 def _events_of(sentence: str) -> Iterator[NamedEvent]:

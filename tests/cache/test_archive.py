@@ -238,9 +238,19 @@ def test_a_damaged_one_is_refused(name: str, value: object) -> None:
 def test_one_that_knows_no_numbers_is_refused() -> None:
     one = archived("inf-mllm", toy_layout())
     live(one, TagMaker(), 0, 60)
+    for name in ("usual.mean", "host_scales"):
+        state = one.state().on_cpu()
+        state.tensors[f"archive.{name}"].fill_(torch.nan)
+        with pytest.raises(StateError, match="no numbers"):
+            archived("inf-mllm", toy_layout()).restore(state)
+
+
+def test_one_whose_tokens_cannot_be_counted_is_refused() -> None:
+    one = archived("inf-mllm", toy_layout())
+    live(one, TagMaker(), 0, 60)
     state = one.state().on_cpu()
-    state.tensors["archive.usual.mean"].fill_(torch.nan)
-    with pytest.raises(StateError, match="no numbers"):
+    state.tensors["archive.cutter.whole"].fill_(1 << 62)
+    with pytest.raises(StateError, match="overlap"):
         archived("inf-mllm", toy_layout()).restore(state)
 
 

@@ -1,5 +1,7 @@
 """Blocks chosen by attention: as written out token by token, and where mean keys see nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.toy_stream import TagMaker, toy_inputs, toy_layout
@@ -172,6 +174,42 @@ def test_of_much_text_those_that_mean_keys_prefer_are_attended_to(monkeypatch: p
     assert len(torch.nonzero(scores)) >= 6
     cache.close_recall()
     cache.return_to_mark()
+
+
+def test_there_are_as_many_attended_to_as_seats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "MOST_TEXT", 2)
+    names = torch.randn(12, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64).sign()
+    cache = record("auto", names)
+    cache.archive.sizes = replace(cache.archive.sizes, recall_tokens=32 * 5)  # type: ignore[union-attr]
+    queries = torch.randn(1, 2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    (ballot,) = Recall(cache.archive, 0, None).ballots  # type: ignore[arg-type]
+    cache.archive.usual.hear(0, queries)  # type: ignore[union-attr]
+    ballot.begin()
+    assert len(torch.nonzero(ballot.scores(0, queries, SCALING))) >= ballot.seats == 5
+
+
+def test_what_took_the_place_of_a_block_does_not_speak_for_its_neighbours() -> None:
+    """While a long question is read, its own beginning may be archived; it is much like the question's end."""
+    names = torch.randn(12, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64).sign() * 2.5
+    cache = record("attention", names)
+    archive = cache.archive
+    assert archive is not None
+    ballot = AttentionBallot(archive, torch.nonzero(archive.candidates())[:, 0], 1)
+    asked = names[5].expand(1, 2, 16).clone()
+    ballot.begin()
+    expected = ballot.scores(0, asked, SCALING)
+    again = AttentionBallot(archive, ballot.places, 1)
+    store = archive._store
+    assert store is not None
+    store.host_blocks = store.written  # the next block takes the place of the oldest
+    store.write(*2 * [names[5].expand(1, 1, 1, 32, 16)])
+    again.begin()
+    assert again.gone.tolist() == [0]
+    again.vote(0, asked, SCALING)
+    assert again.elected().tolist() == [int(expected.argmax())]
+    assert torch.allclose(again._strongest[0][1:], expected[1:], atol=1e-4)
+    again._stale[:] = True
+    assert torch.equal(again.scores(0, asked, SCALING), again._strongest[0])
 
 
 def test_the_setting_is_known_by_its_names() -> None:

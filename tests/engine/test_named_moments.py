@@ -56,7 +56,7 @@ def recalled(engine: Engine, text: str, at_s: int) -> set[tuple[int, int]]:
     engine.begin_answer(Question("ask", text, at_s * S, aside=True))
     recall = engine.cache.recall
     assert recall is not None
-    facts, allowed = recall.archive._facts, recall._allowed
+    facts, allowed = recall.archive._facts, torch.cat([ballot.places for ballot in recall.ballots])
     assert torch.isin(recall.chosen(0), allowed).all()
     times = zip(facts.from_ns[allowed].tolist(), facts.to_ns[allowed].tolist(), strict=True)
     engine.end_answer()

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inf_stream.engine.phrases import (
+    MOST_EVENTS,
     NamedEvent,
     affirmed_in,
     asked_in,
@@ -148,3 +149,9 @@ def test_of_a_long_question_the_sentence_counts_that_asks() -> None:
     assert asked_in("Look for cats. Is there a dog? Be brief.") == "Is there a dog?"
     assert asked_in("Look for cats.\nTell of the dog") == "Tell of the dog"
     assert asked_in(" ") == ""
+
+
+def test_a_question_that_names_very_many_events_names_none() -> None:
+    most = " ".join(f"before thing{n}" for n in range(MOST_EVENTS))
+    assert len(read_events(f"What was there {most}?")) == MOST_EVENTS
+    assert read_events(f"What was there {most} before it barked?") == []

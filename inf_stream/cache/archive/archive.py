@@ -324,7 +324,9 @@ class Archive:
         store.count(written)
         there = self.blocks
         for name, ring in store.filled().items():
-            ring.copy_(state.tensor(name, tuple(ring.shape), ring.dtype))
+            ring.copy_(saved := state.tensor(name, tuple(ring.shape), ring.dtype))
+            if ring.is_floating_point() and not bool(saved.isfinite().all()):
+                raise StateError(f"the saved session has no numbers as the archive's '{name}'; it cannot be used")
         places = self._places()
         for name, facts in vars(self._facts).items():
             facts[places] = state.tensor(name, (there,), torch.int64)

@@ -25,19 +25,19 @@ from inf_stream.cache.archive.archive import Archive
 from inf_stream.cache.archive.ballots import Ballot
 
 _MOST_LOGITS = 1 << 22
-"""Of one product, so that a large archive is read in pieces."""
+"""Of one product, so that a large archive is read in pieces, and a long question too."""
 
 
 class AttentionBallot(Ballot):
     """Scores by the attention of each token of the question, without rotation, to each archived key.
 
-    Of more candidates than `most`, a layer attends only to those that it finds the best by their mean keys.
+    Of more candidates than `most`, or than there are seats if those are more, a layer attends only to those that it
+    finds the best by their mean keys.
     """
 
     def __init__(self, archive: Archive, places: Int[Tensor, "candidates"], seats: int, most: int | None = None):
         super().__init__(archive, places, seats)
-        self._most = most if most is not None and most < len(places) else None
-        self._all = torch.arange(len(places), device=archive.layout.device)
+        self._most = len(places) if most is None else max(most, seats)
         self._strongest: dict[int, Tensor] = {}
         self._before, self._after = self._neighbours()
 
@@ -45,11 +45,10 @@ class AttentionBallot(Ballot):
         self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float
     ) -> Float[Tensor, "candidates"]:
         """Largest share of attention of any token of the question so far in any head."""
-        read = self._all if self._most is None else self.by_means(layer).topk(self._most).indices
-        halves = self._half_logits(layer, queries * scaling, self.places[read.cpu()])
-        shares = halves.flatten(1).softmax(-1).view_as(halves)
-        scores, first, second = torch.zeros(3, len(self.places), device=shares.device)
-        scores[read], first[read], second[read] = shares.sum(-1).amax(0), *shares.amax(0).unbind(-1)
+        read = self._read(layer)
+        scores, first, second = torch.zeros(3, len(self.places), device=read.device)
+        if len(read):
+            scores[read], first[read], second[read] = self._shares(layer, queries * scaling, self.places[read.cpu()])
         spoken_for: Tensor = scores.clone()
         spoken_for[self._after] = torch.maximum(scores[self._after], second[self._before])
         spoken_for[self._before] = torch.maximum(spoken_for[self._before], first[self._after])
@@ -57,6 +56,24 @@ class AttentionBallot(Ballot):
             spoken_for = torch.maximum(spoken_for, self._strongest[layer])
         self._strongest[layer] = spoken_for
         return spoken_for
+
+    def _read(self, layer: int) -> Int[Tensor, "read"]:
+        """Which candidates a layer attends to: what took the place of one that has gone is not what was there."""
+        here = torch.nonzero(~self._stale)[:, 0].to(self._votes.device)
+        return here if len(here) <= self._most else here[self.by_means(layer)[here].topk(self._most).indices]
+
+    def _shares(
+        self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], places: Int[Tensor, "read"]
+    ) -> Float[Tensor, "3 read"]:
+        """Largest share of attention that each block gets of any token in any head, and that each half of it gets."""
+        at_once = max(1, _MOST_LOGITS // (queries.shape[0] * len(places)))
+        shares = torch.zeros(3, len(places), device=queries.device)
+        for start in range(0, queries.shape[1], at_once):
+            halves = self._half_logits(layer, queries[:, start : start + at_once], places)
+            of_halves = halves.flatten(1).softmax(-1).view_as(halves)
+            largest = torch.stack((of_halves.sum(-1).amax(0), *of_halves.amax(0).unbind(-1)))
+            shares = torch.maximum(shares, largest)
+        return shares
 
     def _half_logits(
         self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], places: Int[Tensor, "read"]

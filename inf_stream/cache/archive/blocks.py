@@ -12,6 +12,8 @@ from inf_stream.base.tokens import NO_FRAME, TokenTags
 
 TEXT_TOKENS = 32
 """Longest piece of text that is one block."""
+_MOST_TOKENS = 1 << 61
+"""Of a stream, so that sums of two running numbers are still integers of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class BlockCutter:
             StateError: it is not that.
         """
         rows = state.tensor("whole", (state.count("count"), 5), torch.int64)
-        if bool((rows[:, :2] < 0).any()) or bool((rows[1:, 0] < rows[:-1, 0] + rows[:-1, 1]).any()):
+        if bool(((rows[:, :2] < 0) | (rows[:, :2] > _MOST_TOKENS)).any()) or bool(
+            (rows[1:, 0] < rows[:-1, 0] + rows[:-1, 1]).any()
+        ):
             raise StateError("the saved session has blocks of tokens that overlap; it cannot be used")
         self.whole = [Block(*row) for row in rows.tolist()]
