@@ -155,6 +155,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the texts")
     parser.add_argument("--texts", nargs="+", default=["wikitext2_test", "war_and_peace", "enwik8_first_24MB"])
     parser.add_argument("--tokens", type=int, default=40_000, help="of each text")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="tokens left out first, to read afresh what a longer run read"
+    )
     parser.add_argument("--seed", type=int, default=0, help="where the reading begins: 0 near the start, else anywhere")
     parser.add_argument("--budgets", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--chunks", type=int, nargs="+", default=[256])
@@ -180,7 +183,8 @@ def main() -> None:
     parts = Parts("perplexity", args.out)
     summary, curves = {}, {}
     for text in args.texts:
-        ids = model.ids(read_text(args.data, text, 8 * args.tokens, args.seed))[: args.tokens + 1]
+        known = model.ids(read_text(args.data, text, 8 * (args.skip + args.tokens), args.seed))
+        ids = known[args.skip : args.skip + args.tokens + 1]
         for budget in args.budgets:
             for chunk in args.chunks:
                 results = {}
@@ -189,7 +193,7 @@ def main() -> None:
                         "text": text, "tokens": args.tokens, "seed": args.seed, "policy": policy, "chunk": chunk,
                         "budget": budget if policy != "full" else trained_context(model),
                         "evict_every": args.evict_every, "minutes": args.minutes, "model": Path(args.model).name,
-                    }  # fmt: skip
+                    } | ({"skip": args.skip} if args.skip else {})  # fmt: skip
                     results[policy] = parts.result(part, lambda i=ids, p=part: measure(model, i, p, args.minutes))
                 title = f"{text}, budget {budget}, chunk {chunk}"
                 print(f"\n{title}")
