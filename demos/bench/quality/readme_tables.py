@@ -63,7 +63,7 @@ def perplexity_table(chunk: int) -> str:
 
 def long_table() -> str:
     """Perplexity of each tenth of the longest reading."""
-    part, result = parts("perplexity_long")[-1]
+    (part, result), *_ = parts("perplexity_long")
     pieces = result["pieces"]
     tenths = [pieces[n * len(pieces) // 10 : (n + 1) * len(pieces) // 10] for n in range(10)]
     row = [f"`{part['policy']}`, {part['budget']}", f"{result['tokens']:,}"]
@@ -71,6 +71,25 @@ def long_table() -> str:
         ["policy, budget", "tokens", *(f"{n}." for n in range(1, 11))],
         [[*row, *(f"{math.exp(sum(tenth) / len(tenth)):.2f}" for tenth in tenths)]],
     )
+
+
+WARM_PIECES = 4
+"""Thousands of tokens that a fresh reading has before it is compared: four budgets of 1 024."""
+
+
+def drift_table() -> str:
+    """The same thousands of tokens at the end of the longest reading, and read afresh."""
+    (_, longest), *fresh = parts("perplexity_long")
+    rows = []
+    for part, result in fresh:
+        pieces = result["pieces"][WARM_PIECES:]
+        first = part["skip"] // 1000 + WARM_PIECES
+        there = longest["pieces"][first : first + len(pieces)]
+        gap, error = difference(there, pieces)
+        late, afresh = (f"{math.exp(sum(p) / len(p)):.2f}" for p in (there, pieces))
+        tokens = f"{1000 * first:,} to {1000 * (first + len(pieces)):,}"
+        rows.append([tokens, late, f"{afresh} (`{part['policy']}`)", f"{gap:+.1f} ± {error:.1f} %"])
+    return table(["tokens", "longest reading", "read afresh", "the former above"], rows)
 
 
 def _gap(result: dict[str, Any], ours: dict[str, Any] | None) -> str:
@@ -169,6 +188,7 @@ def saddles_video_table(key: str, title: str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "perplexity": lambda: perplexity_table(256),
     "long": long_table,
+    "drift": drift_table,
     "trained": trained_table,
     "lines": lambda: retrieval_table("lines", "age"),
     "lines_own_blocks": lambda: retrieval_table("lines_own_blocks", "age"),
