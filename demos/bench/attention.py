@@ -57,14 +57,14 @@ def compare(slots: int, tokens: int, args: argparse.Namespace, dtype: torch.dtyp
         return attend(queries, keys[layer], values[layer], scaling, narrow)
 
     def products(layer: int) -> torch.Tensor:
-        return attend_by_products(queries, keys[layer], values[layer], scaling, wide)[0]
+        return attend_by_products(queries, keys[layer], values[layer], scaling, wide)
 
     def limit(layer: int) -> None:
         rows.float() @ keys[layer].float().transpose(1, 2)
         weights @ values[layer]
 
     took = [ms / LAYERS for ms in interleaved([all_layers(way) for way in (fused, products, limit)], args.repeats)]
-    exact = attend_by_products(queries.double(), keys[0].double(), values[0].double(), scaling, wide.double())[0]
+    exact = attend_by_products(queries.double(), keys[0].double(), values[0].double(), scaling, wide.double())
     errors = [float((way(0).double() - exact).norm() / exact.norm()) for way in (fused, products)]
     return [slots, tokens, *(round(ms, 3) for ms in took), round(took[1] / took[0], 2), *(round(e, 5) for e in errors)]
 

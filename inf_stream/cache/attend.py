@@ -5,7 +5,7 @@ Every product runs over one of a few shapes (`inf_stream.base.grid`), and a mask
 There are two ways. torch's fused kernel never holds the weights. Two products with a softmax between them hold those of
 a few hundred rows at a time, and tell what attention each slot received. In bfloat16 on a CPU the fused kernel works
 through small blocks, while logits from one float32 product (as exact as its own; bfloat16 ones would be five times
-further off) take three quarters of its time (`demos/bench/attention.py`).
+further off) take about three quarters of its time (`demos/bench/attention.py`).
 """
 
 import torch
@@ -53,13 +53,15 @@ def attend_by_products(
     values: Float[Tensor, "kv_heads slots head_dim"],
     scaling: float,
     mask: Float[Tensor, "group_rows slots"],
-) -> tuple[Float[Tensor, "query_heads tokens head_dim"], Float[Tensor, "kv_heads slots"]]:
-    """`attend` with a mask in at least float32, and the attention that each slot received.
+    received: Float[Tensor, "kv_heads slots"] | None = None,
+) -> Float[Tensor, "query_heads tokens head_dim"]:
+    """`attend` with a mask in at least float32.
 
-    The latter is summed over the new tokens, and averaged over the query heads that share a key/value head.
+    To `received`, in the format of the mask, is added the attention that each slot receives: summed over the new
+    tokens, averaged over the query heads that share a key/value head.
     """
     query_heads, tokens, head_dim = queries.shape
-    kv_heads, slots, _ = keys.shape
+    kv_heads = keys.shape[0]
     folded = _folded(queries, kv_heads).to(mask.dtype)
     group_rows = folded.shape[1]
     group = query_heads // kv_heads
@@ -67,7 +69,6 @@ def attend_by_products(
     most = _ROWS_AT_ONCE.get(queries.device.type, _MOST_ROWS_AT_ONCE)
     heads_at_once, rows_at_once = max(1, most // group_rows), max(1, most // rows) * rows
     out = torch.empty(folded.shape, dtype=values.dtype, device=values.device)
-    received = torch.zeros(kv_heads, 1, slots, dtype=mask.dtype, device=mask.device)
     counts = (torch.arange(group_rows, device=mask.device) % rows < tokens).to(mask.dtype) / group
     for first in range(0, kv_heads, heads_at_once):
         heads = slice(first, first + heads_at_once)
@@ -77,8 +78,9 @@ def attend_by_products(
             hidden = mask[some].expand(len(keys_across), -1, -1)
             weights = hidden.baddbmm(folded[heads, some], keys_across, alpha=scaling).softmax(-1)
             out[heads, some] = weights.to(values.dtype) @ values[heads]
-            received[heads] += (counts[some] @ weights)[:, None]
-    return out.reshape(query_heads, rows, head_dim)[:, :tokens], received[:, 0].float()
+            if received is not None:
+                received[heads] += counts[some] @ weights
+    return out.reshape(query_heads, rows, head_dim)[:, :tokens]
 
 
 def _folded(queries: Float[Tensor, "query_heads tokens head_dim"], kv_heads: int) -> Float[Tensor, "kv_heads rows dim"]:

@@ -74,10 +74,11 @@ class CacheStep:
         if not self._by_products:
             out = attend(rotated_queries, kept, values_kept, scaling, mask)
         else:
-            out, received = attend_by_products(rotated_queries, kept, values_kept, scaling, mask)
-            if self._receives:
-                received = pad(received[:, : self._stop - first], (first, 0))
-                self._receive(layer, received.mean(0, keepdim=True) if cache.rows == 1 else received)
+            received = torch.zeros(kept.shape[:2], dtype=mask.dtype, device=mask.device) if self._receives else None
+            out = attend_by_products(rotated_queries, kept, values_kept, scaling, mask, received)
+            if received is not None:
+                by_head = pad(received[:, : self._stop - first], (first, 0)).float()
+                self._receive(layer, by_head.mean(0, keepdim=True) if cache.rows == 1 else by_head)
         return pad(out, (0, 0, 0, rows - tokens))
 
     def _receive(self, layer: int, received: Float[Tensor, "rows slots"]) -> None:

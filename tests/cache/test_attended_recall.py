@@ -1,6 +1,6 @@
 """Blocks chosen by attention: as written out token by token, and where mean keys see nothing."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from support.toy_stream import TagMaker, toy_inputs, toy_layout
 from test_archive import archived, live
 from torch import Tensor
 
-from inf_stream.base.config import settings_from_mapping
+from inf_stream.base.config import ArchiveSettings, settings_from_mapping
 from inf_stream.base.errors import ConfigError
 from inf_stream.base.tokens import NO_FRAME
 from inf_stream.cache.archive import attended, recall
@@ -215,5 +215,7 @@ def test_what_took_the_place_of_a_block_does_not_speak_for_its_neighbours() -> N
 def test_the_setting_is_known_by_its_names() -> None:
     for name in ("auto", "attention", "means"):
         assert settings_from_mapping({"archive": {"choose_by": name}}).archive.choose_by == name
+    (help_text,) = (f.metadata["doc"] for f in fields(ArchiveSettings) if f.name == "choose_by")
+    assert f"up to {recall.MOST_TEXT} pieces" in help_text
     with pytest.raises(ConfigError, match="choose_by"):
         settings_from_mapping({"archive": {"choose_by": "chance"}})

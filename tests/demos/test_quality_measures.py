@@ -99,6 +99,23 @@ def test_it_runs_from_end_to_end_and_a_rerun_measures_nothing(
     assert {k: v for k, v in first.items() if k != "threads"} == {k: v for k, v in second.items() if k != "threads"}
 
 
+def test_what_is_skipped_is_left_out_and_the_part_says_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(perplexity, "load_weights", tiny)
+    read: dict[int, torch.Tensor] = {}
+
+    def measure(model: object, ids: torch.Tensor, part: dict[str, Any], minutes: float | None) -> dict[str, Any]:
+        read[part.get("skip", 0)] = ids
+        return {"tokens": 1, "loss": 0.0, "loss_trained": 0.0, "pieces": [0.0], "older_than_2_budgets": 0.0}
+
+    monkeypatch.setattr(perplexity, "measure", measure)
+    words = ["--data", data, "--texts", "story", "--budgets", 64, "--policies", "inf-mllm"]
+    run(perplexity, monkeypatch, capsys, *words, "--tokens", 300)
+    run(perplexity, monkeypatch, capsys, *words, "--tokens", 100, "--skip", 120)
+    assert torch.equal(read[120], read[0][120:221])
+
+
 def test_saddles_run_from_end_to_end(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,7 +69,7 @@ class Ballot:
 
 
 class MeansBallot(Ballot):
-    """Scores by mean keys: an index that is read whole costs next to nothing, however long the stream."""
+    """Scores by mean keys: of each candidate one vector is read."""
 
     def scores(
         self, layer: int, queries: Float[Tensor, "query_heads tokens head_dim"], scaling: float

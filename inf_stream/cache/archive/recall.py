@@ -2,9 +2,9 @@
 
 Choosing. The lower third of the layers votes (`inf_stream.cache.archive.ballots`), and the others take what that chose,
 so that most layers recall the same moments (`all-vote` in `demos/bench/recall.py` is the other way). Frames are told
-apart by their mean keys, of which an hour has few. Pieces of text are not, so each token of the question attends to
-each of theirs (`inf_stream.cache.archive.attended`); half of what is recalled may be text, half frames, and more of
-either where there is less of the other.
+apart by their mean keys. Pieces of text are not, so each token of the question attends to each of theirs
+(`inf_stream.cache.archive.attended`), of which an hour has few; half of what is recalled may be text, half frames, and
+more of either where there is less of the other.
 
 Taking part. The chosen tokens stand behind the live ones in memory, but before all of them in position: the cache
 leaves the first `recall_tokens` positions to them, always. So no live key is touched, and when the answer is over only
